@@ -1,0 +1,35 @@
+"""simpipe: from a data set to a published, calibrated similarity index.
+
+Importing the package loads neither TensorFlow nor Beam.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from simpipe.config import Config as Config
+    from simpipe.config import load_config as load_config
+    from simpipe.errors import SimpipeError as SimpipeError
+    from simpipe.index.searcher import Searcher as Searcher
+    from simpipe.index.searcher import open_release as open_release
+
+_LAZY = {
+    "Config": "simpipe.config",
+    "load_config": "simpipe.config",
+    "SimpipeError": "simpipe.errors",
+    "Searcher": "simpipe.index.searcher",
+    "open_release": "simpipe.index.searcher",
+}
+
+__all__ = ["Config", "Searcher", "SimpipeError", "__version__", "load_config", "open_release"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'simpipe' has no attribute {name!r}")

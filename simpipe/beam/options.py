@@ -1,0 +1,74 @@
+"""Pipeline options and how a graph is run. The one module that knows runner names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from simpipe.errors import ConfigError, SimpipeError
+
+_MODE_CURE = "leave --direct_running_mode out: TensorFlow and the ANN libraries use every core from one process"
+
+
+def pipeline_options(beam_args: Sequence[str], *, job_name: str) -> PipelineOptions:
+    """Options from the arguments after `--`, untouched but for a job name.
+
+    Raises:
+      ConfigError: a runner or mode that is known to lose elements.
+    """
+    options = PipelineOptions(list(beam_args), job_name=job_name)
+    unknown = [arg for arg in beam_args if not arg.startswith("-")]
+    if unknown and not any(arg.startswith("--") for arg in beam_args):
+        raise ConfigError(f"{unknown[0]!r} after `--` is no Beam option", "Beam options look like --runner=DirectRunner")
+    runner = options.view_as(StandardOptions).runner or ""
+    mode = options.view_as(DirectOptions).direct_running_mode
+    if runner.rpartition(".")[2] == "DaskRunner":
+        raise ConfigError("DaskRunner gives wrong results silently", "use the default runner, Flink, Spark or Dataflow")
+    if mode == "multi_threading":
+        raise ConfigError("direct_running_mode=multi_threading loses elements silently (Beam 2.77)", _MODE_CURE)
+    if mode == "multi_processing":
+        # Its timed output buffer drops what is written during a flush; without the timer nothing is lost.
+        from apache_beam.runners.portability.fn_api_runner import worker_handlers
+
+        worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
+    return options
+
+
+def run_graph(build: Callable[[beam.Pipeline], Any], beam_args: Sequence[str], *, job_name: str) -> None:
+    """Builds one graph, runs it and waits for its end.
+
+    Without `--runner` the in-process `FnApiRunner` is used by name: `DirectRunner` first tries to download a binary,
+    and hangs where a firewall swallows packets.
+
+    Args:
+      build: adds the transforms to a pipeline.
+      beam_args: what the user wrote after `--`.
+      job_name: shown by runners that have job lists.
+
+    Raises:
+      SimpipeError: raised in a worker, or the job did not end well.
+    """
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    options = pipeline_options(beam_args, job_name=job_name)
+    runner = None if options.view_as(StandardOptions).runner else FnApiRunner()
+    pipeline = beam.Pipeline(runner=runner, options=options)
+    build(pipeline)
+    try:
+        result = pipeline.run()
+        state = result.wait_until_finish()
+    except SimpipeError:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, SimpipeError):
+                raise cause from error
+            cause = cause.__cause__
+        raise
+    if state is not None and state != "DONE":
+        raise SimpipeError(f"job {job_name} ended in state {state}", "see the runner's log")

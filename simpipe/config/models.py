@@ -1,0 +1,311 @@
+"""The configuration: one YAML file describes the whole line. Frozen, unknown keys refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Distance = Literal["cosine", "euclidean", "inner_product"]
+Matcher = Literal["match_nearest", "match_majority_vote"]
+ClassificationMetric = Literal["f1", "precision", "recall", "binary_accuracy"]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --- sources -----------------------------------------------------------------------------------------------------
+
+
+class DigitsSource(Model):
+    """scikit-learn's bundled handwritten digits: 1,797 real 8x8 images, no download."""
+
+    kind: Literal["digits"]
+
+
+class NpzSource(Model):
+    """Arrays of one `.npz`. `y` has shape [n] or [classes, per_class]; `x` starts with the same axes."""
+
+    kind: Literal["npz"]
+    path: str
+    x: str = "x"
+    y: str = "y"
+    ids: str | None = None
+    resize: tuple[Positive, Positive] | None = None
+    invert: bool = False
+
+
+class FolderSource(Model):
+    """Images in folders; the label is the folder's path relative to `path`, the id the file's."""
+
+    kind: Literal["folder"]
+    path: str
+    resize: tuple[Positive, Positive]
+    channels: Literal[1, 3] = 3
+
+
+class ParquetSource(Model):
+    """Parquet files: either an image-bytes column or numeric columns, with id, label and metadata columns."""
+
+    kind: Literal["parquet"]
+    path: str
+    id: str = "id"
+    label: str | None = "label"
+    image: str | None = None
+    columns: tuple[str, ...] = ()
+    resize: tuple[Positive, Positive] | None = None
+    channels: Literal[1, 3] = 3
+    metadata: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_input(self) -> ParquetSource:
+        if bool(self.image) == bool(self.columns):
+            raise ValueError("give either `image` (a column of encoded images) or `columns` (numeric columns)")
+        if self.image and self.resize is None:
+            raise ValueError("`image` needs `resize: [height, width]`")
+        return self
+
+
+class TfdsSource(Model):
+    """A TensorFlow Datasets name, as in `tfds:mnist`; `data_dir` where it is prepared already."""
+
+    kind: Literal["tfds"]
+    name: str
+    split: str = "all"
+    image: str = "image"
+    label: str = "label"
+    data_dir: str | None = None
+    resize: tuple[Positive, Positive] | None = None
+
+
+class TfrecordSource(Model):
+    """Existing TFRecord files of `tf.train.Example`; says which features hold what."""
+
+    kind: Literal["tfrecord"]
+    path: str
+    input: str = "image"
+    label: str | None = "label"
+    id: str | None = None
+    shape: tuple[Positive, ...]
+    encoding: Literal["raw", "image", "float"] = "image"
+    compression: Literal["", "GZIP"] = ""
+
+
+class VectorsSource(Model):
+    """Ready-made vectors: `.npy`, `.npz` or Parquet. No model, no TensorFlow.
+
+    For `.npy`, `ids` and `labels` are `.npy` or one-value-a-line text files of the same length; for `.npz` array
+    names; for Parquet column names.
+    """
+
+    kind: Literal["vectors"]
+    path: str
+    vectors: str = "embedding"
+    ids: str | None = None
+    labels: str | None = None
+    metadata: tuple[str, ...] = ()
+    distance: Distance = "cosine"
+
+
+Source = Annotated[
+    DigitsSource | NpzSource | FolderSource | ParquetSource | TfdsSource | TfrecordSource | VectorsSource,
+    Field(discriminator="kind"),
+]
+
+
+# --- steps -------------------------------------------------------------------------------------------------------
+
+ClassList = Literal["all"] | tuple[str, ...]
+
+
+class ClassLists(Model):
+    """Which classes train the encoder and which are indexed; `"0-7"` is a range of integer class names."""
+
+    train: ClassList = "all"
+    index: ClassList = "all"
+
+
+class Queries(Model):
+    """The share of items held out as queries; they are neither trained on nor indexed."""
+
+    fraction: Fraction = 0.1
+
+
+class RejectLimit(Model):
+    """The largest share of records that a step may reject before it fails."""
+
+    max_share: Fraction = 0.0
+
+
+class ShardConfig(Model):
+    num_shards: Positive = 4
+    compression: Literal["", "gzip"] = "gzip"
+    block_rows: Positive = 4096
+
+
+class SamplerConfig(Model):
+    """A batch holds exactly `classes_per_batch` classes with `examples_per_class` distinct examples each."""
+
+    classes_per_batch: Positive = 8
+    examples_per_class: Annotated[int, Field(ge=2)] = 8
+    open_shards: Positive = 64
+
+
+class TripletConfig(Model):
+    kind: Literal["triplet"]
+    distance: Literal["cosine", "euclidean", "squared_euclidean"] = "cosine"
+    positive_mining: Literal["hard", "easy"] = "hard"
+    negative_mining: Literal["hard", "semi-hard", "easy"] = "semi-hard"
+    margin: float | None = None
+
+
+class MultiSimilarityConfig(Model):
+    kind: Literal["multi_similarity"]
+    distance: Literal["cosine"] = "cosine"
+    alpha: float = 2.0
+    beta: float = 40.0
+    epsilon: float = 0.1
+    lmda: float = 0.5
+    center: float = 1.0
+
+
+Loss = Annotated[TripletConfig | MultiSimilarityConfig, Field(discriminator="kind")]
+
+
+class EncoderConfig(Model):
+    """The network before the `MetricEmbedding` layer. `conv4` for images, `mlp` for numeric columns."""
+
+    architecture: Literal["conv4", "mlp"] = "conv4"
+    filters: Positive = 64
+    dim: Positive = 64
+
+
+class AugmentConfig(Model):
+    """Random affine change of each training image; all zero means none."""
+
+    rotate: Annotated[float, Field(ge=0, description="degrees, plus or minus")] = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1, description="share, plus or minus")] = 0.0
+    shear: Annotated[float, Field(ge=0, description="degrees, plus or minus")] = 0.0
+    translate: Annotated[float, Field(ge=0, lt=1, description="share of the side, plus or minus")] = 0.0
+
+
+class TrainConfig(Model):
+    encoder: EncoderConfig = EncoderConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    loss: Loss = MultiSimilarityConfig(kind="multi_similarity")
+    augment: AugmentConfig = AugmentConfig()
+    epochs: Positive = 10
+    steps_per_epoch: Positive = 100
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    schedule: Literal["constant", "cosine"] = "cosine"
+
+
+class EmbedConfig(Model):
+    batch_size: Positive = 256
+    rejects: RejectLimit = RejectLimit()
+
+
+class HashRouter(Model):
+    kind: Literal["hash"]
+    partitions: Positive = 1
+
+
+class KMeansRouter(Model):
+    kind: Literal["kmeans"]
+    partitions: Positive = 4
+    sample: Positive = 50_000
+
+
+Router = Annotated[HashRouter | KMeansRouter, Field(discriminator="kind")]
+
+
+class ExactBackend(Model):
+    kind: Literal["exact"]
+
+
+class NmslibBackend(Model):
+    """HNSW by NMSLIB on one partition; `ef` is the width of the search."""
+
+    kind: Literal["nmslib"]
+    m: Positive = 16
+    ef_construction: Positive = 200
+    ef: Positive = 200
+
+
+class ScannBackend(Model):
+    """Tree, asymmetric hashing and reordering by ScaNN; an exact scan below `exact_below` items."""
+
+    kind: Literal["scann"]
+    leaves: Positive | None = None
+    leaves_to_search: Positive | None = None
+    reorder: Positive | None = None
+    exact_below: Positive = 1000
+
+
+Backend = Annotated[ExactBackend | NmslibBackend | ScannBackend, Field(discriminator="kind")]
+
+
+class BuildConfig(Model):
+    router: Router = KMeansRouter(kind="kmeans")
+    backend: Backend = ScannBackend(kind="scann")
+    store_files: Positive = 4
+    rejects: RejectLimit = RejectLimit()
+
+
+class SearchConfig(Model):
+    """How a release is asked by default: `probes` partitions a query, nearest first (null: all of them)."""
+
+    probes: Positive | None = None
+    block: Positive = 1024
+
+
+class CalibrateConfig(Model):
+    """Cutpoint `optimal` maximises `metric`; `targets` adds one cutpoint for each metric and wanted value."""
+
+    k: Positive = 1
+    matcher: Matcher = "match_nearest"
+    metric: ClassificationMetric = "f1"
+    targets: dict[ClassificationMetric, tuple[Fraction, ...]] = {"precision": (0.99,), "recall": (0.95,)}
+
+
+class OneShotConfig(Model):
+    """Few-shot protocol: within each group of classes, one support and one query drawing a class."""
+
+    groups: dict[str, tuple[str, ...]]
+    ways: Annotated[int, Field(ge=2)] = 20
+    runs: Positive = 400
+
+
+class EvaluateConfig(Model):
+    k: Positive = 10
+    recall_at: tuple[Positive, ...] = (1, 5, 10)
+    one_shot: OneShotConfig | None = None
+
+
+class ReportConfig(Model):
+    queries: Positive = 10
+    neighbors: Positive = 5
+    projection_items: Positive = 1500
+
+
+class Config(Model):
+    """The whole line. `root` is where its data sets, releases and pointer live."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    root: str
+    seed: int = 42
+    source: Source
+    classes: ClassLists = ClassLists()
+    queries: Queries = Queries()
+    rejects: RejectLimit = RejectLimit()
+    shard: ShardConfig = ShardConfig()
+    train: TrainConfig = TrainConfig()
+    embed: EmbedConfig = EmbedConfig()
+    build: BuildConfig = BuildConfig()
+    search: SearchConfig = SearchConfig()
+    calibrate: CalibrateConfig = CalibrateConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()

@@ -1,0 +1,177 @@
+"""The contract of an examples data set: `dataset.json` beside TFRecord shards. Writer and sampler share it.
+
+This module knows names, counts and checks; it does not import TensorFlow (`data/parsing.py` does).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from simpipe import files
+from simpipe.errors import ConfigError, ContractError
+from simpipe.types import SPLITS
+
+DATASET_JSON = "dataset.json"
+FORMAT_VERSION = 1
+CURE = "run `simpipe shard` again"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSpec(_Record):
+    """The encoder's input in an example.
+
+    `raw`: the bytes of an array of `shape` and `dtype`; `image`: PNG or JPEG bytes, decoded to `shape`;
+    `float`: a float list of `shape`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Literal["uint8", "float32"]
+    encoding: Literal["raw", "image", "float"]
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.shape) == 3
+
+
+class ShardInfo(_Record):
+    """One shard: its file, and how classes lie in it: runs of (class index, number of examples), in file order."""
+
+    path: str
+    size: int
+    sha256: str
+    num_examples: int
+    class_blocks: tuple[tuple[int, int], ...]
+
+
+class SplitInfo(_Record):
+    num_examples: int
+    shard_lengths: tuple[int, ...]
+    num_bytes: int
+    shards: tuple[ShardInfo, ...]
+
+
+class DatasetInfo(_Record):
+    """`dataset.json`. Labels in the files are int64 indexes into `class_names`; -1 means no label."""
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    key: str
+    input: InputSpec
+    metadata: tuple[str, ...] = ()
+    class_names: tuple[str, ...]
+    train_classes: tuple[str, ...]
+    splits: dict[str, SplitInfo]
+    class_counts: dict[str, dict[str, int]]
+    num_shards: int
+    compression: Literal["", "gzip"]
+    seed: int
+    counts: dict[str, int]
+    provenance: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> DatasetInfo:
+        """Reads `dataset.json`.
+
+        Raises:
+          ContractError: it is missing, malformed, or of another format version.
+        """
+        path = folder / DATASET_JSON
+        try:
+            info = cls.model_validate(files.read_json(path))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ContractError(f"{path}: field {'.'.join(map(str, first['loc']))}: {first['msg']}", CURE) from None
+        if info.format_version != FORMAT_VERSION:
+            raise ContractError(f"{path}: format version {info.format_version}, this simpipe reads {FORMAT_VERSION}", CURE)
+        return info
+
+    def save(self, folder: Path) -> None:
+        files.write_json(folder / DATASET_JSON, self.model_dump(mode="json"))
+
+    def shards(self, folder: Path, split: str) -> list[tuple[Path, ShardInfo]]:
+        """The shards of a split in order, each path checked to lie in `folder`."""
+        if split not in self.splits:
+            raise ContractError(f"{folder}: no split {split!r}; there are {sorted(self.splits)}", CURE)
+        return [(files.inside(folder, shard.path), shard) for shard in self.splits[split].shards]
+
+
+def shard_name(split: str, index: int, of: int, suffix: str) -> str:
+    """`train-00003-of-00016` and a suffix such as `.tfrecord.gz`."""
+    if not 0 <= index < of:
+        raise ValueError(f"shard {index} of {of}")
+    return f"{split}-{index:05d}-of-{of:05d}{suffix}"
+
+
+def verify_dataset(folder: Path, info: DatasetInfo, *, checksums: bool = True) -> None:
+    """Checks that the files are those that `dataset.json` describes.
+
+    Raises:
+      ContractError: a file is missing, altered or surplus, or counts do not add up; names the file.
+    """
+    expected = set()
+    for split in info.splits:
+        parts = info.splits[split]
+        if sum(parts.shard_lengths) != parts.num_examples or len(parts.shards) != info.num_shards:
+            raise ContractError(f"{folder / DATASET_JSON}: counts of split {split!r} do not add up", CURE)
+        for path, shard in info.shards(folder, split):
+            expected.add(path.name)
+            if sum(count for _, count in shard.class_blocks) != shard.num_examples:
+                raise ContractError(f"{path}: class blocks hold another number of examples than the shard", CURE)
+            if checksums:
+                files.verify(path, files.FileEntry(shard.path, shard.size, shard.sha256))
+            elif not path.exists():
+                raise ContractError(f"{path}: listed in {DATASET_JSON} but missing", CURE)
+    surplus = {path.name for path in folder.glob("*.tfrecord*") if not path.name.startswith(".")} - expected
+    if surplus:
+        raise ContractError(f"{folder / min(surplus)}: not listed in {DATASET_JSON}", "remove the file, or " + CURE)
+
+
+def sort_classes(names: set[str]) -> list[str]:
+    """Integer names in numeric order, others after them in text order."""
+    return sorted(names, key=lambda name: (0, int(name), name) if re.fullmatch(r"-?\d+", name) else (1, 0, name))
+
+
+def resolve_classes(wanted: tuple[str, ...] | Literal["all"], known: list[str], field: str) -> list[str]:
+    """The classes that a class list of the configuration names, in the order of `known`.
+
+    Args:
+      wanted: class names or ranges of integers such as `"0-7"`, or `"all"`.
+      known: class names of the data set.
+      field: the configuration's field, for the error.
+
+    Raises:
+      ConfigError: a class is not in the data set.
+    """
+    if wanted == "all":
+        return list(known)
+    present, chosen, missing = set(known), set(), []
+    for item in wanted:
+        span = re.fullmatch(r"(\d+)-(\d+)", item)
+        names = [item] if item in present or not span else [str(i) for i in range(int(span[1]), int(span[2]) + 1)]
+        chosen.update(names)
+        missing += [name for name in names if name not in present]
+    if missing:
+        some = ", ".join(known[:10]) + (" …" if len(known) > 10 else "")
+        raise ConfigError(
+            f"{field}: class {', '.join(repr(name) for name in missing[:5])} is not in the data set ({len(known)} classes: {some})",
+            f"name existing classes in {field}, or add examples of the missing ones to the source",
+        )
+    return [name for name in known if name in chosen]
+
+
+def split_of(ids_held_out: np.ndarray, trained: np.ndarray, indexed: np.ndarray) -> np.ndarray:
+    """The split of each example: int8[n] into `SPLITS`, -1 for classes that are neither trained on nor indexed."""
+    split = np.full(len(ids_held_out), -1, np.int8)
+    split[indexed] = SPLITS.index("index")
+    split[trained] = SPLITS.index("train")
+    split[ids_held_out & (trained | indexed)] = SPLITS.index("query")
+    return split

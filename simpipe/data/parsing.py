@@ -1,0 +1,53 @@
+"""Serialized `tf.train.Example` to tensors, whole batches at a time. Imports TensorFlow; loaded only where examples are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from simpipe.data.examples import InputSpec
+
+
+def open_records(path: Path | str, compression: str) -> tf.data.TFRecordDataset:
+    """Serialized records of one shard; `compression` is `""` or `"gzip"`."""
+    return tf.data.TFRecordDataset(str(path), compression_type=compression.upper(), buffer_size=8 << 20)
+
+
+def parse_batch(serialized: tf.Tensor, spec: InputSpec) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Decodes a batch of serialized examples in C++.
+
+    Args:
+      serialized: string[n].
+      spec: what the input looks like.
+
+    Returns:
+      ids string[n], labels int64[n] (-1 where absent), inputs of `spec.dtype` [n, *spec.shape].
+    """
+    feature = tf.io.FixedLenFeature(spec.shape, tf.float32) if spec.encoding == "float" else tf.io.FixedLenFeature([], tf.string)
+    parsed = tf.io.parse_example(
+        serialized,
+        {
+            "id": tf.io.FixedLenFeature([], tf.string),
+            "label": tf.io.FixedLenFeature([], tf.int64, default_value=-1),
+            spec.name: feature,
+        },
+    )
+    return parsed["id"], parsed["label"], decode_inputs(parsed[spec.name], spec)
+
+
+def decode_inputs(values: tf.Tensor, spec: InputSpec) -> tf.Tensor:
+    """The input feature of a batch as an array of `spec.dtype` [n, *spec.shape]."""
+    if spec.encoding == "float":
+        return values
+    if spec.encoding == "raw":
+        size = int(tf.TensorShape(spec.shape).num_elements() or 0) * tf.dtypes.as_dtype(spec.dtype).size
+        flat = tf.io.decode_raw(values, tf.dtypes.as_dtype(spec.dtype), fixed_length=size)
+        return tf.reshape(flat, (-1, *spec.shape))
+
+    def one(data: tf.Tensor) -> tf.Tensor:
+        image = tf.io.decode_image(data, channels=spec.shape[2], expand_animations=False)
+        image = tf.image.resize(image, spec.shape[:2], method="area", antialias=True)
+        return tf.cast(tf.round(image), tf.uint8)
+
+    return tf.map_fn(one, values, fn_output_signature=tf.TensorSpec(spec.shape, tf.uint8))

@@ -1,0 +1,154 @@
+"""Files of immutable data sets: atomic writes, checksums, paths that may not leave their root.
+
+The only module that opens files for writing, so that object storage has one place to go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from simpipe.errors import ContractError, SimpipeError
+
+_CHUNK = 1 << 20
+TMP_PREFIX = ".tmp-"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file in a manifest: `path` relative to the manifest's folder, `size` in bytes, `sha256` in hex.
+
+    `release`, where set, names the release the file is carried over from.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    release: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> FileEntry:
+        return cls(data["path"], int(data["size"]), data["sha256"], data.get("release"))
+
+
+def local(path: str | Path) -> Path:
+    """The local path of `path`; object storage is refused by name."""
+    text = str(path)
+    if "://" in text and not text.startswith("file://"):
+        raise SimpipeError(
+            f"{text}: only local paths are supported in this version",
+            "mount or copy the data, and give a local path",
+        )
+    return Path(text.removeprefix("file://"))
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`root / relative`, refused where it would leave `root`."""
+    pure = PurePosixPath(relative)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\\" in relative:
+        raise ContractError(
+            f"{root}: path {relative!r} leaves its folder",
+            "the manifest was altered: restore or rebuild the data set",
+        )
+    return root / pure
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it into place when the block ends without error.
+
+    Readers see the old file or the whole new one, never a half. The file is flushed to disk first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TMP_PREFIX}{secrets.token_hex(4)}-{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Like `replacing`, for a whole folder: it appears complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TMP_PREFIX}{secrets.token_hex(4)}-{path.name}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ContractError(f"{path}: file is missing", "run the step that writes it again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ContractError(f"{path}: not valid JSON ({error})", "restore it or run the step that writes it again") from None
+
+
+def sha256_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def entry_of(path: Path, root: Path) -> FileEntry:
+    return FileEntry(path.relative_to(root).as_posix(), path.stat().st_size, sha256_file(path))
+
+
+def verify(path: Path, entry: FileEntry) -> None:
+    """Raises ContractError where the file is missing or its size or SHA-256 differ from the manifest's."""
+    cure = "the file was altered after it was written: restore it, or build again"
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise ContractError(f"{path}: listed in the manifest but missing", cure) from None
+    if size != entry.size:
+        raise ContractError(f"{path}: {size} bytes, the manifest says {entry.size}", cure)
+    actual = sha256_file(path)
+    if actual != entry.sha256:
+        raise ContractError(f"{path}: SHA-256 {actual[:12]}…, the manifest says {entry.sha256[:12]}…", cure)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-like value, independent of key order."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode())
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Deletes temporary files that a killed run left in `folder` (recursively); returns how many."""
+    found = [path for path in folder.rglob(f"{TMP_PREFIX}*")] if folder.is_dir() else []
+    for path in found:
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    return len(found)

@@ -1,0 +1,70 @@
+"""Small records shared by all stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+DISTANCES = ("cosine", "euclidean", "inner_product")
+SPLITS = ("train", "index", "query")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a step read, wrote and rejected; `read == written + rejected` or the step fails."""
+
+    read: int = 0
+    written: int = 0
+    rejected: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.read + other.read, self.written + other.written, self.rejected + other.rejected)
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A record that was left out. `source` says where it stood: file and row or record number."""
+
+    id: str
+    source: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """Nearest items of a block of queries, nearest first.
+
+    Attributes:
+      ids: object[n, k], str; None where fewer than k items exist.
+      labels: object[n, k], str or None.
+      distances: float32[n, k]; +inf where there is no item.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    distances: np.ndarray
+
+    @property
+    def valid(self) -> np.ndarray:
+        """bool[n, k]: where there is an item."""
+        return np.isfinite(self.distances)
+
+    def take(self, rows: np.ndarray | slice) -> Neighbors:
+        return Neighbors(self.ids[rows], self.labels[rows], self.distances[rows])
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What a matcher derived from neighbors: one label and distance a query.
+
+    Attributes:
+      labels: object[n], str or None (no neighbor at all, or farther than the cutpoint).
+      distances: float32[n], the derived distance; +inf without a neighbor.
+      neighbors: the neighbors they come from.
+    """
+
+    labels: np.ndarray
+    distances: np.ndarray
+    neighbors: Neighbors = field(repr=False)

@@ -148,7 +148,7 @@ def digest(value: Any) -> str:
 
 def remove_leftovers(folder: Path) -> int:
     """Deletes temporary files that a killed run left in `folder` (recursively); returns how many."""
-    found = [path for path in folder.rglob(f"{TMP_PREFIX}*")] if folder.is_dir() else []
+    found = list(folder.rglob(f"{TMP_PREFIX}*")) if folder.is_dir() else []
     for path in found:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     return len(found)

@@ -27,9 +27,9 @@ class Outcome:
       rejects: rejected records (only the first few travel; all of them are in the item's file under `rejects/`).
     """
 
-    counts: Counts = Counts()
+    counts: Counts = field(default_factory=Counts)
     records: tuple[dict[str, Any], ...] = ()
-    rejects: tuple[Reject, ...] = field(default=())
+    rejects: tuple[Reject, ...] = ()
 
 
 class MergeOutcomes(beam.CombineFn):
@@ -60,7 +60,11 @@ class WriteSummary(beam.PTransform):
     path: str
 
     def expand(self, input_or_inputs: beam.PCollection[Outcome]) -> beam.PCollection[None]:
-        return input_or_inputs | "MergeOutcomes" >> beam.CombineGlobally(MergeOutcomes()) | "Write" >> beam.Map(write_summary, path=self.path)
+        return (
+            input_or_inputs
+            | "MergeOutcomes" >> beam.CombineGlobally(MergeOutcomes())
+            | "Write" >> beam.Map(write_summary, path=self.path)
+        )
 
 
 def write_summary(outcome: Outcome, path: str) -> None:

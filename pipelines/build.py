@@ -1,0 +1,137 @@
+"""Builds a release: routes embeddings into partitions, one ANN index each, and writes the store.
+
+python -m pipelines.build --config configs/digits.yaml
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from simpipe import __version__, files, releases
+from simpipe.build import BuildPlan
+from simpipe.config import Config
+from simpipe.embeddings import NO_ENCODER, EmbeddingsInfo
+from simpipe.errors import ContractError, DuplicateIdError, SimpipeError
+from simpipe.index.route import RouteSpec
+from simpipe.index.router import ROUTER_FILE
+from simpipe.manifest import Manifest, ManifestEncoder, ManifestFile, ManifestPartition
+from simpipe.progress import watching
+
+INDEXED_SPLITS = ("train", "index")
+
+
+def run(
+    config: Config, *, root: Path, embeddings: Path, encoder: Path | None, key: str, beam_args: Sequence[str] = ()
+) -> tuple[Path, Manifest]:
+    """Builds a release from the `train` and `index` splits of an embeddings data set.
+
+    Args:
+      config: the line's configuration. root: where releases live.
+      embeddings: the data set to read. encoder: the folder of the encoder that made it, if any.
+      key: what the release is made from; an unfinished release of the same key is continued.
+      beam_args: Beam's own options.
+
+    Raises:
+      ContractError: an embeddings file is altered, or items were lost. DuplicateIdError: one id, two items.
+      RejectedError: too many bad vectors. SimpipeError: nothing to index.
+    """
+    from simpipe.beam.build import BuildRelease, work_files
+    from simpipe.beam.io import check_rejects, read_summary
+    from simpipe.beam.options import run_graph
+
+    info = EmbeddingsInfo.load(embeddings)
+    inputs = info.of_splits(*INDEXED_SPLITS)
+    total = sum(file.rows for file in inputs)
+    if total == 0:
+        raise SimpipeError(f"{embeddings}: no items to index", "lower queries.fraction, widen classes.index, or add data")
+    for file in inputs:
+        files.verify(files.inside(embeddings, file.path), files.FileEntry(file.path, file.size, file.sha256))
+    folder = releases.start_release(root, key)
+    work = folder / ".work"
+    work.mkdir(exist_ok=True)
+    plan = make_plan(config, info, embeddings, folder, work, total)
+
+    def graph(pipeline: Any) -> None:
+        _ = pipeline | "BuildRelease" >> BuildRelease(plan)
+
+    parts = len(plan.files) + plan.route.partitions + plan.route.store_files
+    with watching("build", lambda: work_files(plan), parts, "parts"):
+        run_graph(graph, beam_args, job_name=f"simpipe-build-{config.name}")
+    routed, built, stored = (read_summary(work / f"{name}.json") for name in ("route", "partitions", "store"))
+    check_rejects(routed, max_share=config.build.rejects.max_share, step="build", folder=folder, field="build.rejects.max_share")
+    if stored.counts.rejected:
+        first = stored.rejects[0]
+        shutil.rmtree(folder)
+        raise DuplicateIdError(
+            f"{stored.counts.rejected} duplicate ids, first: {first.reason} and at {first.source}",
+            "give every item an id of its own, or drop the repeated rows",
+        )
+    items = routed.counts.written
+    if routed.counts.read != total or built.counts.written != items or stored.counts.written != items:
+        raise ContractError(
+            f"{folder}: {total} embeddings, {routed.counts.read} read, {items} routed, {built.counts.written} in partitions, "
+            f"{stored.counts.written} in the store",
+            "items were lost or doubled by the runner: build again, and report the runner",
+        )
+    return folder, _finish(config, info, plan, folder, built, encoder=encoder, root=root, key=key, items=items)
+
+
+def make_plan(config: Config, info: EmbeddingsInfo, embeddings: Path, folder: Path, work: Path, total: int) -> BuildPlan:
+    """The plan that all workers share."""
+    router = config.build.router
+    sample = router.sample if router.kind == "kmeans" else 0
+    return BuildPlan(
+        files=tuple(str(files.inside(embeddings, file.path)) for file in info.of_splits(*INDEXED_SPLITS)),
+        folder=str(folder),
+        work=str(work),
+        route=RouteSpec(info.dim, info.distance, router.partitions, config.build.store_files, info.metadata),
+        router=router,
+        backend=config.build.backend,
+        sample_share=min(1.0, sample / total),
+        seed=config.seed,
+    )
+
+
+def _finish(
+    config: Config, info: EmbeddingsInfo, plan: BuildPlan, folder: Path, built: Any, *, encoder: Path | None, root: Path,
+    key: str, items: int,
+) -> Manifest:  # fmt: skip
+    """Lists every file with size and checksum, and writes the manifest, which makes the release exist."""
+    shutil.rmtree(folder / ".work")
+    paths = [folder / ROUTER_FILE, *(folder / "partitions").rglob("*"), *(folder / "store").glob("*.parquet")]
+    listed = sorted((files.entry_of(path, folder) for path in paths if path.is_file()), key=lambda entry: entry.path)
+    records = sorted(built.records, key=lambda record: record["partition"])
+    partitions = [ManifestPartition(**{name: record[name] for name in ManifestPartition.model_fields}) for record in records]
+    where = encoder.relative_to(root).as_posix() if encoder is not None else None
+    manifest = Manifest(
+        release=folder.name,
+        created_at=releases.now(),
+        simpipe_version=__version__,
+        dim=info.dim,
+        distance=info.distance,
+        encoder=ManifestEncoder(fingerprint=info.encoder, folder=where if info.encoder != NO_ENCODER else None),
+        items=items,
+        metadata=info.metadata,
+        partitions=tuple(partitions),
+        store_files=plan.route.store_files,
+        backend=config.build.backend.model_dump(mode="json"),
+        router=config.build.router.model_dump(mode="json"),
+        search=config.search.model_dump(mode="json"),
+        config=config.model_dump(mode="json"),
+        provenance={"embeddings": info.key},
+        steps={"build": key},
+        files=tuple(ManifestFile(**entry.to_json()) for entry in listed),
+    )
+    manifest.save(folder)
+    (folder / releases.BUILD_JSON).unlink(missing_ok=True)
+    return manifest
+
+
+if __name__ == "__main__":
+    from simpipe.cli import main
+
+    sys.exit(main(["build", *sys.argv[1:]]))

@@ -1,0 +1,154 @@
+"""Calibrates distance thresholds of a release on held-out queries.
+
+python -m pipelines.calibrate --config configs/digits.yaml
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from simpipe import files, releases
+from simpipe.calibration import Calibration, calibrate
+from simpipe.config import Config
+from simpipe.embeddings import EmbeddingsInfo
+from simpipe.errors import ContractError, IncompatibleError, SimpipeError
+from simpipe.index.query import QuerySpec
+from simpipe.manifest import Manifest
+from simpipe.progress import watching
+
+CUTPOINTS_JSON = "cutpoints.json"
+THRESHOLDS = "thresholds.parquet"
+
+
+def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args: Sequence[str] = ()) -> tuple[Path, Manifest]:
+    """Adds `cutpoints.json` and `thresholds.parquet` to a release (to a new one if it was ever published).
+
+    Args:
+      config: the line's configuration. release: the release's folder. embeddings: holds the `query` split.
+      key: what the calibration is made from. beam_args: Beam's own options.
+
+    Raises:
+      SimpipeError: there are no queries. IncompatibleError: queries of another encoder, dim or distance.
+    """
+    from simpipe.beam.query import CollectPairs, read_pairs
+
+    manifest = Manifest.load(release)
+    settings = config.calibrate
+    spec = query_spec(config, release, manifest, embeddings, k=settings.k, exact=False)
+    work = scratch(release, "calibrate")
+    path = work / "pairs.npz"
+    run_queries(
+        config,
+        spec,
+        manifest,
+        beam_args,
+        lambda answers: answers | "CollectPairs" >> CollectPairs(settings.matcher, str(path)),
+        "calibrate",
+    )
+    pairs = read_pairs(path)
+    shutil.rmtree(work)
+    result = calibrate(pairs, metric=settings.metric, targets=settings.targets) if pairs.queries else None
+    folder, manifest = releases.open_for_change(release, manifest, "calibrate")
+    manifest = releases.drop_files(folder, manifest, [CUTPOINTS_JSON, THRESHOLDS], ["calibrate", "evaluate", "report"])
+    _write(folder, result, config, queries=query_count(embeddings))
+    manifest = manifest.with_files(folder, [CUTPOINTS_JSON, THRESHOLDS], calibrate=key)
+    manifest.save(folder)
+    return folder, manifest
+
+
+def _write(folder: Path, result: Calibration | None, config: Config, *, queries: int) -> None:
+    settings = config.calibrate
+    about = {
+        "matcher": settings.matcher,
+        "k": settings.k,
+        "metric": settings.metric,
+        "targets": {name: list(values) for name, values in settings.targets.items()},
+        "comparison": "distance <= cutpoint, both float32",
+        "queries": queries,
+        "labelled": result.queries if result else 0,
+        "cutpoints": result.cutpoints if result else {},
+    }
+    thresholds = result.thresholds if result else {"distance": pa.array([], pa.float32())}
+    files.write_json(folder / CUTPOINTS_JSON, about)
+    with files.replacing(folder / THRESHOLDS) as temporary:
+        pq.write_table(pa.table(thresholds), temporary, compression="zstd")
+
+
+def scratch(release: Path, step: str) -> Path:
+    """An empty work folder beside the release; what a killed run left there goes."""
+    work = release.parent / f".work-{release.name}-{step}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    return work
+
+
+def query_count(embeddings: Path) -> int:
+    return sum(file.rows for file in EmbeddingsInfo.load(embeddings).of_splits("query"))
+
+
+def query_spec(config: Config, release: Path, manifest: Manifest, embeddings: Path, *, k: int, exact: bool) -> QuerySpec:
+    """The job over the `query` split, after checking that the queries fit the release.
+
+    Raises:
+      IncompatibleError: names both sides. SimpipeError: no queries. ContractError: an altered file.
+    """
+    info = EmbeddingsInfo.load(embeddings)
+    for what, own, other in (
+        ("encoder", manifest.encoder.fingerprint, info.encoder),
+        ("dim", manifest.dim, info.dim),
+        ("distance", manifest.distance, info.distance),
+    ):
+        if own != other:
+            raise IncompatibleError(
+                f"{embeddings}: {what} {str(other)[:12]}, release {manifest.release} has {str(own)[:12]}",
+                "embed the queries with the release's encoder, or build a release from these embeddings",
+            )
+    listed = [file for file in info.of_splits("query") if file.rows]
+    if not listed:
+        raise SimpipeError(f"{embeddings}: no held-out queries", "set queries.fraction above 0, or add data")
+    paths = []
+    for file in listed:
+        path = files.inside(embeddings, file.path)
+        files.verify(path, files.FileEntry(file.path, file.size, file.sha256))
+        paths.append(str(path))
+    return QuerySpec(str(release), tuple(paths), k, exact, config.search.block)
+
+
+def run_queries(config: Config, spec: QuerySpec, manifest: Manifest, beam_args: Sequence[str], collect: Any, verb: str) -> None:
+    """Runs one job over all queries; `collect` consumes the answers. Checks that every query was answered once."""
+    import apache_beam as beam
+
+    from simpipe.beam.io import Outcome, WriteSummary, read_summary
+    from simpipe.beam.options import run_graph
+    from simpipe.beam.query import QueryRelease
+    from simpipe.types import Counts
+
+    work = scratch(Path(spec.release), "counts")
+    partitions = tuple(part.partition for part in manifest.partitions if part.rows)
+
+    def graph(pipeline: Any) -> None:
+        answers = pipeline | "QueryRelease" >> QueryRelease(spec, partitions)
+        _ = collect(answers)
+        counted = answers | "Count" >> beam.Map(lambda answer: Outcome(Counts(len(answer.ids), len(answer.ids), 0)))
+        _ = counted | "Summary" >> WriteSummary(str(work / "summary.json"))
+
+    with watching(verb, lambda: 0, len(partitions), "partitions"):
+        run_graph(graph, beam_args, job_name=f"simpipe-{verb}-{config.name}")
+    answered = read_summary(work / "summary.json").counts.written
+    shutil.rmtree(work)
+    asked = sum(pq.read_metadata(path).num_rows for path in spec.files)
+    if answered != asked:
+        raise ContractError(f"{verb}: {asked} queries asked, {answered} answered", "run the step again, and report the runner")
+
+
+if __name__ == "__main__":
+    from simpipe.cli import main
+
+    sys.exit(main(["calibrate", *sys.argv[1:]]))

@@ -1,0 +1,80 @@
+"""Imports ready-made vectors as an embeddings data set; no model, no TensorFlow.
+
+python -m pipelines.import_vectors --config CONFIG_WITH_A_VECTORS_SOURCE
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.embed import finish
+from simpipe import files
+from simpipe.config import Config
+from simpipe.config.models import VectorsSource
+from simpipe.data.examples import resolve_classes, sort_classes
+from simpipe.data.vectors import plan_vectors
+from simpipe.embeddings import NO_ENCODER, EmbeddingsInfo
+from simpipe.errors import ConfigError
+from simpipe.import_vectors import ImportSpec
+from simpipe.progress import watching
+
+
+def run(config: Config, *, folder: Path, key: str, beam_args: Sequence[str] = ()) -> EmbeddingsInfo:
+    """Imports a `vectors` source; arguments and errors as in `pipelines.embed.run`."""
+    import apache_beam as beam
+
+    from simpipe.beam.embed import ImportBlocks
+    from simpipe.beam.io import WriteSummary, check_rejects, read_summary
+    from simpipe.beam.options import run_graph
+
+    source = config.source
+    if not isinstance(source, VectorsSource):
+        raise ConfigError(f"source.kind: {source.kind} holds examples, not vectors", "use `simpipe shard`, `train` and `embed`")
+    plan = plan_vectors(source)
+    spec = ImportSpec(config.queries.fraction, config.seed, _named(config.classes.index))
+    files.remove_leftovers(folder)
+    summary = folder / ".work" / "summary.json"
+
+    def graph(pipeline: Any) -> None:
+        blocks = pipeline | "Blocks" >> beam.Create(list(plan.blocks))
+        _ = blocks | "ImportBlocks" >> ImportBlocks(source, plan, spec, str(folder)) | "Summary" >> WriteSummary(str(summary))
+
+    def done() -> int:
+        return len(list(folder.glob("index-*.parquet")))
+
+    with watching("import", done, len(plan.blocks), "blocks"):
+        run_graph(graph, beam_args, job_name=f"simpipe-import-{config.name}")
+    outcome = read_summary(summary)
+    check_rejects(outcome, max_share=config.rejects.max_share, step="import", folder=folder, field="rejects.max_share")
+    labels: Counter[str] = Counter()
+    for record in outcome.records:
+        labels.update(record.get("labels", {}))
+    resolve_classes(config.classes.index, sort_classes(set(labels)), "classes.index")
+    expected = plan.rows if spec.classes is None else outcome.counts.read
+    return finish(
+        folder, outcome, key=key, dim=plan.dim, distance=source.distance, encoder=NO_ENCODER,
+        metadata=[field.name for field in plan.metadata], expected=expected,
+        provenance={"source": source.model_dump(mode="json"), "excluded": plan.rows - outcome.counts.read},
+    )  # fmt: skip
+
+
+def _named(wanted: Any) -> frozenset[str] | None:
+    """Class names of a list, ranges written out; None for `all`. Missing ones are refused after the pass."""
+    if wanted == "all":
+        return None
+    names: set[str] = set()
+    for item in wanted:
+        span = re.fullmatch(r"(\d+)-(\d+)", item)
+        names |= {item} | ({str(number) for number in range(int(span[1]), int(span[2]) + 1)} if span else set())
+    return frozenset(names)
+
+
+if __name__ == "__main__":
+    from simpipe.cli import main
+
+    sys.exit(main(["import", *sys.argv[1:]]))

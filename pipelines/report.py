@@ -1,0 +1,199 @@
+"""Writes a release's `report.html`: what a person reads to decide whether the index is good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from simpipe import files, releases
+from simpipe.config import Config
+from simpipe.data.examples import DatasetInfo
+from simpipe.embeddings import EmbeddingsInfo, vectors_of
+from simpipe.ids import hash_ids
+from simpipe.index.searcher import Searcher
+from simpipe.manifest import Manifest
+from simpipe.matchers import match_labels
+from simpipe.report.model import NeighborCard, Projection, QueryCard, ReportData
+from simpipe.report.render import render
+from simpipe.types import Neighbors
+from simpipe.visualization.embed2d import project
+
+if TYPE_CHECKING:
+    from pipelines.line import Line
+
+REPORT_HTML = "report.html"
+_CONFUSION_CLASSES = 2000
+
+
+def run(config: Config, *, line: Line, key: str) -> tuple[Path, Manifest]:
+    """Adds `report.html` to an evaluated release (to a new one if it was ever published)."""
+    folder, manifest = releases.open_for_change(*line.release(), "report")
+    manifest = releases.drop_files(folder, manifest, [REPORT_HTML], ["report"])
+    data = gather(config, line, folder, manifest)
+    files.write_bytes(folder / REPORT_HTML, render(data).encode())
+    manifest = manifest.with_files(folder, [REPORT_HTML], report=key)
+    manifest.save(folder)
+    return folder, manifest
+
+
+def gather(config: Config, line: Line, folder: Path, manifest: Manifest) -> ReportData:
+    """Collects what the report shows from the data sets of the line."""
+    searcher = Searcher(folder, manifest)
+    evaluation = files.read_json(releases.resolve(folder, manifest.file("metrics.json")))
+    calibration = files.read_json(releases.resolve(folder, manifest.file("cutpoints.json")))
+    thresholds = pq.read_table(releases.resolve(folder, manifest.file("thresholds.parquet")))
+    embeddings, info = line.embeddings[0], EmbeddingsInfo.load(line.embeddings[0])
+    examples = DatasetInfo.load(line.examples[0]) if line.has_encoder else None
+    indexed = set(searcher_labels(folder, manifest))
+    queries = sample_rows(embeddings, info, ("query",), config.report.queries, config.seed)
+    cards = query_cards(config, searcher, calibration, queries, line, examples, indexed)
+    seen = set(examples.train_classes) if examples else set()
+    history: dict[str, list[float]] = {}
+    if line.has_encoder:
+        from simpipe.training.encoder import EncoderInfo
+
+        history = EncoderInfo.load(line.encoder[0]).history
+    labels, counts = confusion_of(evaluation["confusion"])
+    return ReportData(
+        title=config.name,
+        release=manifest.release,
+        created=manifest.created_at,
+        facts=facts(manifest),
+        splits={name: split.num_examples for name, split in examples.splits.items()} if examples else split_rows(info),
+        class_counts=examples.class_counts if examples else {},
+        history=history,
+        thresholds={name: thresholds.column(name).to_pylist() for name in thresholds.column_names} if len(thresholds) else {},
+        cutpoints=list(calibration["cutpoints"].values()),
+        metrics=evaluation["metrics"],
+        confusion_labels=labels,
+        confusion=counts,
+        confusion_cutpoint="optimal",
+        queries=cards,
+        projection=projection(config, embeddings, info, seen),
+        distance=manifest.distance,
+        unseen_classes=[name for name in examples.class_names if name not in seen] if examples else [],
+        not_in_index_classes=[label for label in labels if label not in indexed],
+    )
+
+
+def facts(manifest: Manifest) -> list[tuple[str, str]]:
+    kinds = ", ".join(sorted({part.backend for part in manifest.partitions if part.rows}))
+    return [
+        ("items", f"{manifest.items:,}"),
+        ("partitions", f"{len(manifest.partitions)} by {manifest.router['kind']}"),
+        (
+            "backend",
+            f"{manifest.backend['kind']}" + (f" (partitions built as {kinds})" if kinds != manifest.backend["kind"] else ""),
+        ),
+        ("distance", manifest.distance),
+        ("dim", str(manifest.dim)),
+        ("encoder", manifest.encoder.fingerprint[:12]),
+        ("simpipe", manifest.simpipe_version),
+    ]
+
+
+def split_rows(info: EmbeddingsInfo) -> dict[str, int]:
+    totals = {name: sum(file.rows for file in info.of_splits(name)) for name in ("index", "query")}
+    return {name: rows for name, rows in totals.items() if rows}
+
+
+def searcher_labels(folder: Path, manifest: Manifest) -> list[str]:
+    """Labels that indexed items carry."""
+    from pipelines.evaluate import items_of_label
+
+    return list(items_of_label(folder, manifest))
+
+
+def confusion_of(rows: list[list[Any]]) -> tuple[list[str], np.ndarray]:
+    """Labels and int64[n, n + 1] counts from (true, matched or None, count) rows; the last column is no match."""
+    from simpipe.data.examples import sort_classes
+
+    labels = sort_classes({true for true, _, _ in rows} | {matched for _, matched, _ in rows if matched is not None})
+    labels = labels[:_CONFUSION_CLASSES]
+    place = {label: i for i, label in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels) + 1), np.int64)
+    for true, matched, count in rows:
+        if true in place and (matched is None or matched in place):
+            counts[place[true], place[matched] if matched is not None else len(labels)] += count
+    return labels, counts
+
+
+def sample_rows(embeddings: Path, info: EmbeddingsInfo, splits: tuple[str, ...], rows: int, seed: int) -> pa.Table:
+    """About `rows` rows of some splits, picked by the hash of the id: the same ones at each run. Files come one by one."""
+    best: pa.Table | None = None
+    for file in info.of_splits(*splits):
+        table = pq.read_table(files.inside(embeddings, file.path), columns=["id", "label", "embedding"])
+        table = table.replace_schema_metadata(None)
+        best = table if best is None else pa.concat_tables([best, table])
+        order = np.argsort(hash_ids(best.column("id"), seed=seed + 11), kind="stable")[:rows]
+        best = best.take(order)
+    assert best is not None, "an embeddings data set lists at least one file"
+    return best
+
+
+def projection(config: Config, embeddings: Path, info: EmbeddingsInfo, seen: set[str]) -> Projection | None:
+    """A 2-d map of indexed items."""
+    table = sample_rows(embeddings, info, ("train", "index"), config.report.projection_items, config.seed)
+    if len(table) < 3:
+        return None
+    points, method, explained = project(vectors_of(table), seed=config.seed)
+    labels = ["no label" if label is None else label for label in table.column("label").to_pylist()]
+    return Projection(points, labels, [bool(seen) and label not in seen for label in labels], method, explained)
+
+
+def query_cards(
+    config: Config,
+    searcher: Searcher,
+    calibration: dict[str, Any],
+    queries: pa.Table,
+    line: Line,
+    examples: DatasetInfo | None,
+    indexed: set[str],
+) -> list[QueryCard]:
+    """Cards of the sampled queries with their neighbors, and pictures where examples are pictures."""
+    if not len(queries):
+        return []
+    names, labels = queries.column("id").to_pylist(), queries.column("label").to_pylist()
+    depth = max(config.report.neighbors, calibration["k"])
+    neighbors = searcher.lookup(vectors_of(queries), depth, query_ids=names)
+    limit = np.float32(calibration["cutpoints"]["optimal"]["distance"]) if calibration["cutpoints"] else np.float32(np.inf)
+    k = calibration["k"]
+    nearest = Neighbors(neighbors.ids[:, :k], neighbors.labels[:, :k], neighbors.distances[:, :k])
+    matched, distances = match_labels(nearest, calibration["matcher"])
+    pictures: dict[str, np.ndarray] = {}
+    if examples is not None and examples.input.is_image:
+        from simpipe.data.pictures import fetch_inputs
+
+        shown = neighbors.ids[:, : config.report.neighbors]
+        pictures = fetch_inputs(line.examples[0], examples, [*names, *shown[shown != None].tolist()])  # noqa: E711
+    cards = []
+    for row, (name, label) in enumerate(zip(names, labels, strict=True)):
+        around = [
+            NeighborCard(
+                id=neighbors.ids[row, j],
+                label=neighbors.labels[row, j],
+                distance=float(neighbors.distances[row, j]),
+                rank=j + 1,
+                correct=label is not None and neighbors.labels[row, j] == label,
+                passes_cutpoint=bool(neighbors.distances[row, j] <= limit),
+                image=pictures.get(neighbors.ids[row, j]),
+            )
+            for j in range(min(config.report.neighbors, neighbors.ids.shape[1]))
+            if neighbors.ids[row, j] is not None
+        ]
+        cards.append(
+            QueryCard(
+                id=name,
+                label=label,
+                matched_label=matched[row] if distances[row] <= limit else None,
+                cutpoint="optimal",
+                neighbors=around,
+                image=pictures.get(name),
+                in_index=label in indexed,
+            )
+        )
+    return cards

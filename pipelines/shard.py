@@ -1,0 +1,179 @@
+"""A source becomes an examples data set: TFRecord shards and `dataset.json`.
+
+python -m pipelines.shard --config configs/digits.yaml
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from simpipe import __version__, files
+from simpipe.beam.io import Outcome, check_rejects, read_summary
+from simpipe.beam.options import run_graph
+from simpipe.beam.shard import PLAN_JSON, SCAN_JSON, WRITE_JSON, ShardExamples, read_plan
+from simpipe.config import Config
+from simpipe.data.examples import DATASET_JSON, DatasetInfo, ShardInfo, SplitInfo, resolve_classes
+from simpipe.data.shards import ShardPlan, ShardRules
+from simpipe.data.sources import ExampleSource, open_source, source_fingerprint
+from simpipe.errors import ContractError, DuplicateIdError, SourceError
+from simpipe.progress import watching
+from simpipe.types import SPLITS
+
+_SHARD_FILE = re.compile(rf"({'|'.join(SPLITS)})-\d{{5}}-of-\d{{5}}\.tfrecord(\.gz)?")
+
+
+def run(config: Config, *, folder: Path, key: str, beam_args: Sequence[str] = ()) -> DatasetInfo:
+    """Shards the configured source into `folder`; `dataset.json` comes last.
+
+    A run that was cut off is continued where `key` is the same: finished blocks and shards are not made again.
+
+    Args:
+      config: `source`, `classes`, `queries`, `rejects`, `shard` and `seed` count.
+      folder: the data set's own folder; its work files lie in `folder/.work` until the end.
+      key: identifies configuration and source.
+      beam_args: what the user wrote after `--`.
+
+    Raises:
+      SourceError: the source cannot be read or holds no examples.
+      ConfigError: `classes.train` or `classes.index` names a class that the source lacks.
+      DuplicateIdError: an id occurs twice; names both places.
+      RejectedError: more records were rejected than `rejects.max_share` allows.
+      ContractError: rows were lost or doubled on the way.
+    """
+    source = open_source(config.source)
+    fingerprint = source_fingerprint(config.source)
+    blocks = source.blocks(config.shard.block_rows)
+    if not blocks:
+        raise SourceError(f"source: {config.source.kind} holds no examples", "give a source with at least one example")
+    rules = ShardRules(
+        num_blocks=len(blocks),
+        num_shards=config.shard.num_shards,
+        compression=config.shard.compression,
+        fraction=config.queries.fraction,
+        seed=config.seed,
+        input=source.input,
+    )
+    asked = config.model_dump(mode="json", include={"source", "classes", "queries", "shard", "seed"})
+    work = _prepare(folder, files.digest([key, fingerprint, asked]))
+    graph = ShardExamples(config.source, blocks, config.classes, rules, str(work), str(folder))
+
+    def done() -> int:
+        return sum(1 for path in work.glob("*-?????.json"))
+
+    job = f"simpipe-shard-{config.name}".replace("_", "-")
+    with watching("shard", done, len(blocks) + rules.num_shards, "blocks and shards"):
+        run_graph(lambda pipeline: pipeline | "ShardExamples" >> graph, beam_args, job_name=job)
+    scan, write, plan = read_summary(work / SCAN_JSON), read_summary(work / WRITE_JSON), read_plan(work / PLAN_JSON)
+    excluded = sum(record["excluded"] for record in write.records)
+    _check(config, plan, scan, write, excluded, folder)
+    info = _describe(config, source, key, plan, rules, write, excluded, scan)
+    info.provenance["source"] = fingerprint
+    info.save(folder)
+    shutil.rmtree(work)
+    return info
+
+
+def _prepare(folder: Path, key: str) -> Path:
+    """The work folder. What an unfinished run with the same key left is kept; everything else of an older run goes."""
+    work = folder / ".work"
+    note = work / "key.json"
+    (folder / DATASET_JSON).unlink(missing_ok=True)
+    if not note.exists() or files.read_json(note) != key:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(folder / "rejects", ignore_errors=True)
+        for path in folder.glob("*.tfrecord*"):
+            if _SHARD_FILE.fullmatch(path.name):
+                path.unlink()
+        files.write_json(note, key)
+    files.remove_leftovers(folder)
+    for name in (SCAN_JSON, PLAN_JSON, WRITE_JSON):
+        (work / name).unlink(missing_ok=True)
+    return work
+
+
+def _check(config: Config, plan: ShardPlan, scan: Outcome, write: Outcome, excluded: int, folder: Path) -> None:
+    """Raises what is wrong with the whole, worst first."""
+    if not scan.counts.read:
+        raise SourceError(f"source: {config.source.kind} holds no examples", "give a source with at least one example")
+    check_rejects(scan, max_share=config.rejects.max_share, step="shard", folder=folder, field="rejects.max_share")
+    if plan.problem:
+        resolve_classes(config.classes.train, list(plan.class_names), "classes.train")
+        resolve_classes(config.classes.index, list(plan.class_names), "classes.index")
+        raise ContractError(f"{folder}: {plan.problem}", "run `simpipe shard` again")
+    if write.counts.rejected:
+        shown = "\n".join(f"  id {reject.id!r}: {reject.source}; {reject.reason}" for reject in write.rejects[:5])
+        more = f"\n  … all in {folder / 'rejects'}" if write.counts.rejected > 5 else ""
+        raise DuplicateIdError(
+            f"source: {write.counts.rejected} records have the id of another one\n{shown}{more}",
+            "make ids unique: an id names one item",
+        )
+    if scan.counts.written != write.counts.read + excluded:
+        raise ContractError(
+            f"{folder}: {scan.counts.written} rows scanned, {write.counts.read + excluded} arrived in shards",
+            "rows were lost or doubled by the runner: run the step again, and report the runner",
+        )
+    if not write.counts.written:
+        raise SourceError(
+            f"source: no example left of {scan.counts.read}: {scan.counts.rejected} rejected, {excluded} of classes in no list",
+            "name classes that have examples in classes.train or classes.index",
+        )
+
+
+def _describe(
+    config: Config,
+    source: ExampleSource,
+    key: str,
+    plan: ShardPlan,
+    rules: ShardRules,
+    write: Outcome,
+    excluded: int,
+    scan: Outcome,
+) -> DatasetInfo:
+    splits: dict[str, SplitInfo] = {}
+    class_counts: dict[str, dict[str, int]] = {}
+    for split in SPLITS:
+        records = sorted((each for each in write.records if each["split"] == split), key=lambda each: each["shard"])
+        if [record["shard"] for record in records] != list(range(rules.num_shards)):
+            raise ContractError(f"{split}: {len(records)} of {rules.num_shards} shards were written", "run `simpipe shard` again")
+        shards = tuple(ShardInfo(**{name: record[name] for name in ShardInfo.model_fields}) for record in records)
+        counts: Counter[int] = Counter()
+        for shard in shards:
+            for index, number in shard.class_blocks:
+                counts[index] += number
+        class_counts[split] = {plan.class_names[index]: counts[index] for index in sorted(counts) if index >= 0}
+        splits[split] = SplitInfo(
+            num_examples=sum(shard.num_examples for shard in shards),
+            shard_lengths=tuple(shard.num_examples for shard in shards),
+            num_bytes=sum(shard.size for shard in shards),
+            shards=shards,
+        )
+    return DatasetInfo(
+        name=config.name,
+        key=key,
+        input=source.input,
+        metadata=tuple(field.name for field in source.metadata),
+        class_names=plan.class_names,
+        train_classes=plan.trained,
+        splits=splits,
+        class_counts=class_counts,
+        num_shards=rules.num_shards,
+        compression=rules.compression,
+        seed=config.seed,
+        counts={
+            "read": scan.counts.read,
+            "written": write.counts.written,
+            "rejected": scan.counts.rejected,
+            "excluded": excluded,
+            "unlabelled": sum(record["unlabelled"] for record in scan.records),
+        },
+        provenance={
+            "simpipe": __version__,
+            "index_classes": list(plan.indexed),
+            "query_fraction": config.queries.fraction,
+            "metadata_types": {field.name: str(field.type) for field in source.metadata},
+        },
+    )

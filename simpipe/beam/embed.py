@@ -1,0 +1,107 @@
+"""Wiring of `embed` and `import`: one shard or block an element, one Parquet file out of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from simpipe import files
+from simpipe.beam.io import SHOWN_REJECTS, Outcome, write_rejects
+from simpipe.beam.workers import held_once
+from simpipe.config.models import VectorsSource
+from simpipe.data.examples import ShardInfo
+from simpipe.data.vectors import VectorBlock, VectorPlan
+from simpipe.embed import EmbedSpec
+from simpipe.import_vectors import ImportSpec, import_block
+from simpipe.types import Counts, Reject
+
+
+@dataclass(frozen=True)
+class EmbedItem:
+    """One shard to embed: its path, record and split, and the Parquet file's name."""
+
+    shard: str
+    info: ShardInfo
+    split: str
+    out: str
+
+
+def outcome(folder: Path, name: str, records: list[dict[str, Any]], counts: Counts, rejects: list[Reject]) -> Outcome:
+    """Writes the item's rejects, counts it, and makes its outcome."""
+    write_rejects(folder, name, rejects)
+    Metrics.counter("simpipe", "in-items").inc(counts.read)
+    Metrics.counter("simpipe", "out-items").inc(counts.written)
+    Metrics.counter("simpipe", "rejected").inc(counts.rejected)
+    Metrics.counter("simpipe", "out-bytes").inc(sum(record.get("size", 0) for record in records))
+    return Outcome(counts, tuple(records), tuple(rejects[:SHOWN_REJECTS]))
+
+
+class _EmbedShardFn(beam.DoFn):
+    """Loads the encoder once a worker; TensorFlow is imported there and nowhere else."""
+
+    def __init__(self, spec: EmbedSpec, encoder: str, folder: str) -> None:
+        self._spec = spec
+        self._encoder = encoder
+        self._folder = folder
+
+    def process(self, element: EmbedItem) -> Iterator[Outcome]:
+        from simpipe.embed import embed_shard, encode_function
+        from simpipe.training.encoder import load_model
+
+        spec = self._spec
+        encode = held_once("encoder", (self._encoder, spec), lambda: encode_function(load_model(Path(self._encoder))[0], spec))
+        folder = Path(self._folder)
+        done = folder / ".work" / f"{element.out}.json"
+        if done.exists() and (folder / element.out).exists():  # resumed: this shard was finished before the kill
+            saved = files.read_json(done)
+            counts, rejects = Counts(**saved["counts"]), [Reject(**reject) for reject in saved["rejects"]]
+        else:
+            counts, rejects = embed_shard(encode, Path(element.shard), element.info, spec, out=folder / element.out)
+            shown = [asdict(reject) for reject in rejects]
+            files.write_json(done, {"counts": asdict(counts), "rejects": shown})
+        entry = files.entry_of(folder / element.out, folder)
+        record = {**entry.to_json(), "split": element.split, "rows": counts.written}
+        yield outcome(folder, element.out, [record], counts, rejects)
+
+
+@dataclass
+class EmbedShards(beam.PTransform):
+    """PCollection[EmbedItem] -> PCollection[Outcome]; see `simpipe.embed.embed_shard`."""
+
+    spec: EmbedSpec
+    encoder: str
+    folder: str
+
+    def expand(self, input_or_inputs: beam.PCollection[EmbedItem]) -> beam.PCollection[Outcome]:
+        return (
+            input_or_inputs
+            | "Spread" >> beam.Reshuffle()
+            | "Embed" >> beam.ParDo(_EmbedShardFn(self.spec, self.encoder, self.folder))
+        )
+
+
+def _import(block: VectorBlock, source: VectorsSource, plan: VectorPlan, spec: ImportSpec, folder: str) -> Outcome:
+    records, counts, rejects = import_block(source, plan, block, spec, Path(folder))
+    return outcome(Path(folder), f"block-{block.number:05d}", records, counts, rejects)
+
+
+@dataclass
+class ImportBlocks(beam.PTransform):
+    """PCollection[VectorBlock] -> PCollection[Outcome]; see `simpipe.import_vectors.import_block`."""
+
+    source: VectorsSource
+    plan: VectorPlan
+    spec: ImportSpec
+    folder: str
+
+    def expand(self, input_or_inputs: beam.PCollection[VectorBlock]) -> beam.PCollection[Outcome]:
+        return (
+            input_or_inputs
+            | "Spread" >> beam.Reshuffle()
+            | "Import" >> beam.Map(_import, source=self.source, plan=self.plan, spec=self.spec, folder=self.folder)
+        )

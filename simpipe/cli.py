@@ -1,0 +1,101 @@
+"""The command line: one subcommand a verb. Importing this module loads nothing heavy, so that help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from simpipe import __version__
+
+_STEPS = {
+    "shard": "source -> TFRecord shards with dataset.json (Beam)",
+    "train": "shards -> encoder (class-balanced sampler, MirroredStrategy)",
+    "embed": "shards + encoder -> embeddings in Parquet (Beam)",
+    "import": "ready-made vectors (npy, npz, Parquet) -> embeddings; no TensorFlow (Beam)",
+    "build": "embeddings -> release: partitions with ANN indexes, store, manifest (Beam)",
+    "calibrate": "held-out queries -> distance cutpoints (Beam)",
+    "evaluate": "held-out queries -> metrics.json and report.html (Beam)",
+    "publish": "move the pointer live.json to a release",
+    "run": "the whole line; steps whose inputs, code and configuration are unchanged are skipped",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """All subcommands and their options."""
+    top = argparse.ArgumentParser(
+        prog="simpipe",
+        description="From a data set to a published, calibrated similarity index.",
+        epilog="Options after a bare -- go to Beam untouched: simpipe run --config FILE -- --runner=DirectRunner",
+    )
+    top.add_argument("--version", action="version", version=f"simpipe {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config", default="configs/digits.yaml", metavar="FILE", help="YAML configuration (default: %(default)s)"
+    )
+    common.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE", help="change one value; may be repeated"
+    )
+    for name, text in _STEPS.items():
+        verb = verbs.add_parser(name, parents=[common], help=text, description=text)
+        if name == "publish":
+            verb.add_argument("--release", help="a release id (default: the release of this configuration)")
+    text = "list releases: which is live, items, backend, encoder, metrics"
+    verb = verbs.add_parser("releases", parents=[common], help=text, description=text)
+    verb.add_argument("--json", action="store_true", help="print JSON")
+    text = "make the previous release live again"
+    verbs.add_parser("rollback", parents=[common], help=text, description=text)
+    for name, text in (
+        ("lookup", "nearest items of a query"),
+        ("match", "label of a query, or no match beyond the cutpoint"),
+    ):
+        verb = verbs.add_parser(name, parents=[common], help=text, description=text)
+        query = verb.add_mutually_exclusive_group(required=True)
+        query.add_argument(
+            "--id", dest="ids", action="append", metavar="ID", help="an item or query of the data set; may be repeated"
+        )
+        query.add_argument(
+            "--image", dest="images", action="append", metavar="FILE", help="an image file, through the encoder; may be repeated"
+        )
+        query.add_argument("--vectors", metavar="FILE.npy", help="float32[n, dim] query vectors")
+        verb.add_argument("-k", type=int, default=5, help="neighbors to show (default: %(default)s)")
+        verb.add_argument("--release", help="a release id (default: the live one)")
+        verb.add_argument("--encoder", metavar="FOLDER", help="encoder for --image (default: the release's own)")
+        verb.add_argument("--json", action="store_true", help="print JSON")
+        if name == "match":
+            verb.add_argument("--cutpoint", default="optimal", help="name of a cutpoint (default: %(default)s)")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code. Errors of simpipe are printed without a traceback."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    beam_args: list[str] = []
+    if "--" in args:
+        cut = args.index("--")
+        args, beam_args = args[:cut], args[cut + 1 :]
+    options = parser().parse_args(args)
+    # Before TensorFlow or a backend is loaded: their start-up chatter says nothing to a user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    from simpipe.errors import SimpipeError
+
+    try:
+        from simpipe import commands
+
+        return commands.execute(options, beam_args)
+    except SimpipeError as error:
+        print(f"simpipe {options.verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"simpipe {options.verb}: stopped; run it again to continue", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

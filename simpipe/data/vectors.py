@@ -1,0 +1,245 @@
+"""Ready-made vectors (npy, npz, Parquet) as blocks of an embeddings data set. No model and no TensorFlow."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from simpipe import files
+from simpipe.config.models import VectorsSource
+from simpipe.embeddings import vectors_column
+from simpipe.errors import SourceError
+from simpipe.index.distance import bad_rows
+from simpipe.index.route import vector_rejects
+from simpipe.types import Reject
+
+BLOCK_ROWS = 65_536
+_SUFFIXES = (".npy", ".npz", ".parquet")
+
+
+@dataclass(frozen=True)
+class VectorBlock:
+    """A work item: rows [first, first + rows) of an array, or row group `group` of a Parquet file."""
+
+    number: int
+    path: str
+    first: int
+    rows: int
+    group: int = -1
+
+
+@dataclass(frozen=True)
+class VectorPlan:
+    """The blocks of a source, its dim, and the types of its metadata columns."""
+
+    blocks: tuple[VectorBlock, ...]
+    dim: int
+    rows: int
+    metadata: tuple[pa.Field, ...]
+
+
+def source_files(source: VectorsSource) -> list[Path]:
+    """The data files of a source: one file, or the Parquet files of a folder in name order.
+
+    Raises:
+      SourceError: nothing is there, or its kind is unknown.
+    """
+    path = files.local(source.path)
+    found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not found or not found[0].exists():
+        raise SourceError(f"source.path: {path}: no such file, or a folder without Parquet files", "set source.path")
+    if found[0].suffix not in _SUFFIXES:
+        raise SourceError(f"source.path: {path}: unknown kind of file", f"give one of {', '.join(_SUFFIXES)}")
+    return found
+
+
+def plan_vectors(source: VectorsSource) -> VectorPlan:
+    """Splits a source into blocks, from headers only.
+
+    Raises:
+      SourceError: wrong shape or type, missing columns or arrays, lengths that differ, or nothing there.
+    """
+    found = source_files(source)
+    if found[0].suffix == ".parquet":
+        return _plan_parquet(source, found)
+    vectors = _array(str(found[0]), source.vectors)
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+        raise SourceError(
+            f"{found[0]}: holds {vectors.dtype}{list(vectors.shape)}, not numbers of shape [n, dim]",
+            "save one row a vector: all of the same dim",
+        )
+    for name, field in ((source.ids, "source.ids"), (source.labels, "source.labels")):
+        values = _strings(str(found[0]), name)
+        if values is not None and len(values) != len(vectors):
+            raise SourceError(f"{field}: {name} holds {len(values)} values for {len(vectors)} vectors", "give one a vector")
+    starts = range(0, len(vectors), BLOCK_ROWS)
+    blocks = tuple(VectorBlock(i, str(found[0]), first, min(BLOCK_ROWS, len(vectors) - first)) for i, first in enumerate(starts))
+    return _not_empty(VectorPlan(blocks, vectors.shape[1], len(vectors), ()), found[0])
+
+
+def _plan_parquet(source: VectorsSource, found: list[Path]) -> VectorPlan:
+    blocks: list[VectorBlock] = []
+    dim = 0
+    metadata: tuple[pa.Field, ...] = ()
+    for path in found:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            for column, field in _columns(source):
+                if column not in schema.names:
+                    raise SourceError(
+                        f"{path}: no column {column!r} ({field}); there are {', '.join(schema.names)}", f"set {field}"
+                    )
+            kind = schema.field(source.vectors).type
+            if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+                raise SourceError(f"{path}: column {source.vectors!r} holds {kind}, not lists of numbers", "set source.vectors")
+            first = 0
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                if rows and not dim:
+                    sample = file.read_row_group(group, columns=[source.vectors]).column(0)
+                    dim = int(pc.list_value_length(sample).drop_null()[0].as_py()) if sample.null_count < len(sample) else 0
+                blocks.append(VectorBlock(len(blocks), str(path), first, rows, group))
+                first += rows
+            metadata = metadata or tuple(schema.field(name) for name in source.metadata)
+    return _not_empty(VectorPlan(tuple(blocks), dim, sum(block.rows for block in blocks), metadata), found[0])
+
+
+def _columns(source: VectorsSource) -> Iterator[tuple[str, str]]:
+    yield source.vectors, "source.vectors"
+    if source.ids:
+        yield source.ids, "source.ids"
+    if source.labels:
+        yield source.labels, "source.labels"
+    for name in source.metadata:
+        yield name, "source.metadata"
+
+
+def _not_empty(plan: VectorPlan, path: Path) -> VectorPlan:
+    if plan.rows == 0 or plan.dim == 0:
+        raise SourceError(f"{path}: holds no vectors", "give a source with at least one vector")
+    return plan
+
+
+def read_block(source: VectorsSource, plan: VectorPlan, block: VectorBlock) -> tuple[pa.Table, list[Reject]]:
+    """Reads and checks one block.
+
+    Returns:
+      A table with id, label, embedding float32[dim] as given, and metadata columns; and the rejected rows: null or
+      empty id, wrong dimension, NaN, zero norm under cosine. Rows in the table plus rejects are the block's rows.
+    """
+    name = Path(block.path).name
+    if block.group >= 0:
+        table, vectors, rejects = _read_parquet(source, plan, block, name)
+    else:
+        vectors = np.asarray(_array(block.path, source.vectors)[block.first : block.first + block.rows], np.float32)
+        stop = block.first + block.rows
+        ids, labels = _strings(block.path, source.ids), _strings(block.path, source.labels)
+        table = pa.table(
+            {
+                "id": ids.slice(block.first, block.rows)
+                if ids is not None
+                else _row_ids(Path(block.path).stem, block.first, stop),
+                "label": labels.slice(block.first, block.rows) if labels is not None else pa.nulls(block.rows, pa.string()),
+            }
+        )
+        rejects = []
+    empty = pc.fill_null(pc.equal(pc.utf8_length(table.column("id")), 0), True).to_numpy(zero_copy_only=False)
+    not_finite, zero = bad_rows(vectors, source.distance)
+    position = np.arange(len(table)) if "row" not in table.column_names else table.column("row").to_numpy()
+    rejects = rejects + [
+        Reject("", f"{name} row {block.first + int(position[row])}", "no-id", "the id is null or empty")
+        for row in np.flatnonzero(empty)
+    ]
+    for row in np.flatnonzero((not_finite | zero) & ~empty):
+        found = vector_rejects(
+            table.column("id").slice(row, 1),
+            not_finite[row : row + 1],
+            zero[row : row + 1],
+            source=name,
+            first_row=block.first + int(position[row]),
+        )
+        rejects += found
+    good = np.flatnonzero(~(empty | not_finite | zero))
+    columns = [column for column in table.column_names if column != "row"]
+    kept = table.select(columns).take(good)
+    return kept.add_column(2, "embedding", vectors_column(vectors[good])), rejects
+
+
+def _read_parquet(
+    source: VectorsSource, plan: VectorPlan, block: VectorBlock, name: str
+) -> tuple[pa.Table, np.ndarray, list[Reject]]:
+    with pq.ParquetFile(block.path) as file:
+        raw = file.read_row_group(block.group, columns=[column for column, _ in _columns(source)])
+    lists = raw.column(source.vectors).combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    ids = (
+        raw.column(source.ids).cast(pa.string())
+        if source.ids
+        else _row_ids(Path(block.path).stem, block.first, block.first + block.rows)
+    )
+    wrong = lengths != plan.dim
+    rejects = [
+        Reject(
+            str(ids[int(row)]),
+            f"{name} row {block.first + int(row)}",
+            "wrong-dimension",
+            f"dim {lengths[row]}, the first vector has {plan.dim}",
+        )
+        for row in np.flatnonzero(wrong)
+    ]
+    good = np.flatnonzero(~wrong)
+    flat = pc.list_flatten(lists.take(pa.array(good))).cast(pa.float32())
+    vectors = pc.fill_null(flat, float("nan")).to_numpy(zero_copy_only=False).reshape(len(good), plan.dim)
+    labels = raw.column(source.labels).cast(pa.string()) if source.labels else pa.nulls(len(raw), pa.string())
+    columns: dict[str, Any] = {"id": ids, "label": labels, "row": pa.array(np.arange(len(raw)))}
+    columns |= {column: raw.column(column) for column in source.metadata}
+    return pa.table(columns).take(pa.array(good)), vectors, rejects
+
+
+def _row_ids(stem: str, first: int, stop: int) -> pa.Array:
+    numbers = pc.utf8_lpad(pa.array(np.arange(first, stop)).cast(pa.string()), width=9, padding="0")
+    return pc.binary_join_element_wise(stem, numbers, "-")
+
+
+@functools.lru_cache(maxsize=4)
+def _array(path: str, name: str) -> np.ndarray:
+    """An array of a `.npy` (memory-mapped) or `.npz` file; once a process."""
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise SourceError(f"{path}: NumPy cannot read it ({error})", "save plain numbers with numpy.save, no objects") from None
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    if name not in loaded.files:
+        raise SourceError(f"{path}: no array {name!r}; there are {', '.join(loaded.files)}", "set source.vectors, ids and labels")
+    try:
+        return loaded[name]
+    except ValueError as error:
+        raise SourceError(f"{path}: array {name!r}: {error}", "save plain numbers or strings, no objects") from None
+
+
+@functools.lru_cache(maxsize=4)
+def _strings(path: str, name: str | None) -> pa.Array | None:
+    """Ids or labels: an array of the same `.npz`, a `.npy` file, or a text file with one value a line."""
+    if name is None:
+        return None
+    if Path(path).suffix == ".npz":
+        values = _array(path, name)
+    else:
+        side = files.local(name)
+        if not side.exists():
+            raise SourceError(f"source.ids or source.labels: {side}: no such file", "name a .npy or text file")
+        if side.suffix != ".npy":
+            return pa.array(side.read_text(encoding="utf-8").splitlines(), pa.string())
+        values = _array(str(side), "")
+    if values.ndim != 1:
+        raise SourceError(f"{name}: has shape {list(values.shape)}, not [n]", "save one value a vector")
+    return pa.array(values.tolist() if values.dtype.kind in "US" else values).cast(pa.string())

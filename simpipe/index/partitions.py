@@ -1,0 +1,129 @@
+"""One partition of a release: its rows, vectors and ANN index; built, verified, loaded and searched."""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from simpipe import files
+from simpipe.config.models import Backend as BackendConfig
+from simpipe.embeddings import vectors_of
+from simpipe.errors import ContractError
+from simpipe.ids import hash_ids
+from simpipe.index.backend import Backend, build_backend, load_backend
+from simpipe.index.distance import between
+from simpipe.index.merge import TopK, merge_topk
+
+ROWS_FILE = "rows.parquet"
+VECTORS_FILE = "vectors.npy"
+BACKEND_JSON = "backend.json"
+
+
+def partition_folder(partition: int) -> str:
+    """`partitions/00003`, relative to the release."""
+    return f"partitions/{partition:05d}"
+
+
+def build_partition(table: pa.Table, folder: Path, config: BackendConfig, *, distance: str, seed: int) -> dict[str, Any]:
+    """Builds one partition; the folder appears complete or not at all.
+
+    Args:
+      table: columns id, label, embedding (prepared vectors, see `distance.prepare`); any order.
+      folder: `partitions/NNNNN` of the release.
+      config: the backend.
+
+    Returns:
+      The partition's record: path, rows, backend.
+    """
+    table = table.sort_by("id")
+    vectors = vectors_of(table)
+    with files.replacing_folder(folder) as temporary:
+        pq.write_table(table.select(["id", "label"]), temporary / ROWS_FILE, compression="zstd")
+        np.save(temporary / VECTORS_FILE, vectors, allow_pickle=False)
+        backend = build_backend(vectors, config, distance=distance, seed=seed)
+        backend.save(temporary)
+        files.write_json(temporary / BACKEND_JSON, {"backend": backend.kind, "rows": len(table)})
+    return partition_record(folder)
+
+
+def partition_record(folder: Path) -> dict[str, Any]:
+    """The record of a partition on disk, which is complete if its folder is there."""
+    about = files.read_json(folder / BACKEND_JSON)
+    return {
+        "path": f"partitions/{folder.name}",
+        "partition": int(folder.name),
+        "rows": about["rows"],
+        "backend": about["backend"],
+    }
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A loaded partition.
+
+    Attributes:
+      ids: object[n]; labels: object[n]; tie: uint64[n] (hash of the id).
+      vectors: float32[n, dim], memory-mapped.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    tie: np.ndarray
+    vectors: np.ndarray
+    backend: Backend
+    distance: str
+
+    @classmethod
+    def load(cls, folder: Path, kind: str, *, distance: str, dim: int, params: dict[str, Any]) -> Partition:
+        """Loads a partition whose files were verified.
+
+        Raises:
+          ContractError: rows and vectors disagree.
+        """
+        rows = pq.read_table(folder / ROWS_FILE)
+        vectors = np.load(folder / VECTORS_FILE, mmap_mode="r" if rows.num_rows else None, allow_pickle=False)
+        if vectors.shape != (rows.num_rows, dim):
+            raise ContractError(f"{folder}: {rows.num_rows} rows but vectors of shape {vectors.shape}", "build the release again")
+        ids = rows.column("id")
+        return cls(
+            ids.to_numpy(zero_copy_only=False),
+            rows.column("label").to_numpy(zero_copy_only=False),
+            hash_ids(ids),
+            vectors,
+            load_backend(folder, kind, vectors, distance=distance, params=params),
+            distance,
+        )
+
+    def search(self, queries: np.ndarray, k: int, *, exact: bool = False) -> TopK:
+        """The nearest rows of this partition.
+
+        Args:
+          queries: float32[n, dim], prepared.
+          k: how many; fewer come back where the partition is smaller.
+          exact: scan every row whatever the backend.
+        """
+        if len(self.ids) == 0 or len(queries) == 0:
+            return TopK.empty(len(queries), 0)
+        backend = self.backend
+        if exact and not backend.is_exact:
+            from simpipe.index.exact import ExactIndex
+
+            backend = ExactIndex(self.vectors, self.distance)
+        # A few more than asked for, so that rounding inside the backend does not decide at the edge.
+        rows = backend.search(queries, min(k + 4, len(self.ids)))
+        found = rows >= 0
+        safe = np.where(found, rows, 0)
+        distances = between(queries, self.vectors[safe], self.distance)
+        distances = np.where(found, distances, np.float32(np.inf))
+        return merge_topk([TopK(distances, self.tie[safe], self.ids[safe], self.labels[safe])], k)
+
+    def row_of(self, item: str) -> int | None:
+        """The row of an id, by binary search; rows are sorted by id."""
+        row = bisect.bisect_left(self.ids, item)
+        return row if row < len(self.ids) and self.ids[row] == item else None

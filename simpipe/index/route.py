@@ -1,0 +1,137 @@
+"""Routing: the embeddings of one file, grouped by partition for the indexes and by bucket for the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from simpipe import files
+from simpipe.embeddings import iterate_blocks, vectors_column
+from simpipe.grouped import GroupedWriter
+from simpipe.ids import bucket_of
+from simpipe.index.distance import bad_rows, prepare
+from simpipe.index.router import Router, sample_rows
+from simpipe.types import Counts, Reject
+
+_BLOCK_ROWS = 65_536
+SAMPLE_COLUMNS = ["id", "embedding"]
+
+
+@dataclass(frozen=True)
+class RouteSpec:
+    """What routing needs to know, the same for all files."""
+
+    dim: int
+    distance: str
+    partitions: int
+    store_files: int
+    metadata: tuple[str, ...]
+
+
+def sample_file(path: Path, spec: RouteSpec, *, share: float, seed: int) -> pa.Table:
+    """The routing sample of one embeddings file: columns id, embedding (prepared), about `share` of the good rows."""
+    parts = []
+    for block in iterate_blocks(path, _BLOCK_ROWS, SAMPLE_COLUMNS):
+        ids = block.table.column("id")
+        not_finite, zero = bad_rows(block.vectors, spec.distance)
+        rows = np.flatnonzero(sample_rows(ids, share=share, seed=seed) & ~not_finite & ~zero)
+        vectors = prepare(block.vectors[rows], spec.distance)
+        parts.append(pa.table({"id": ids.take(rows), "embedding": vectors_column(vectors)}))
+    empty = pa.table({"id": pa.array([], pa.string()), "embedding": vectors_column(np.empty((0, spec.dim), np.float32))})
+    return pa.concat_tables(parts or [empty])
+
+
+def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, number: int) -> tuple[Counts, list[Reject]]:
+    """Writes `route-NNNNN.arrow` (by partition) and `store-NNNNN.arrow` (by bucket of the id) for one embeddings file.
+
+    Args:
+      path: a Parquet file of the embeddings data set.
+      router: where vectors go.
+      work: the build's work folder.
+      number: the file's place in the list of files.
+
+    Returns:
+      Counts (written: rows routed) and rejected rows: not finite, or of zero norm under cosine.
+    """
+    rejects: list[Reject] = []
+    read = 0
+    route_schema: pa.Schema | None = None
+    with (
+        files.replacing(work / f"route-{number:05d}.arrow") as route_path,
+        files.replacing(work / f"store-{number:05d}.arrow") as store_path,
+    ):
+        writers: list[GroupedWriter] = []
+        for block in iterate_blocks(path, _BLOCK_ROWS):
+            read += len(block.table)
+            table, vectors, bad = _keep_good(block.table, block.vectors, spec.distance, block.source, block.first_row)
+            rejects += bad
+            vectors = prepare(vectors, spec.distance)
+            ids = table.column("id")
+            partition = router.assign(ids, vectors)
+            route = pa.table({"id": ids, "label": table.column("label"), "embedding": vectors_column(vectors)})
+            store = _store_rows(table, partition, spec.metadata, block.source)
+            if not writers:
+                route_schema = route.schema
+                writers = [
+                    GroupedWriter(route_path, route_schema, spec.partitions),
+                    GroupedWriter(store_path, store.schema, spec.store_files),
+                ]
+            writers[0].write(route, partition)
+            writers[1].write(store, bucket_of(ids, spec.store_files))
+        for writer in writers:
+            writer.close()
+        if not writers:  # an embeddings file without rows
+            route_path.touch()
+            store_path.touch()
+    return Counts(read, read - len(rejects), len(rejects)), rejects
+
+
+def _keep_good(
+    table: pa.Table, vectors: np.ndarray, distance: str, source: str, first_row: int
+) -> tuple[pa.Table, np.ndarray, list[Reject]]:
+    not_finite, zero = bad_rows(vectors, distance)
+    bad = not_finite | zero
+    if not bad.any():
+        return table, vectors, []
+    good = np.flatnonzero(~bad)
+    return (
+        table.take(good),
+        vectors[good],
+        vector_rejects(table.column("id"), not_finite, zero, source=source, first_row=first_row),
+    )
+
+
+def vector_rejects(
+    ids: Any, not_finite: np.ndarray, zero: np.ndarray, *, source: str, first_row: int, unit: str = "row"
+) -> list[Reject]:
+    """Rejects for rows with NaN or infinite values and for rows of zero norm.
+
+    Args:
+      ids: Arrow strings [n].
+      not_finite: bool[n]. zero: bool[n].
+      source: the file's name; first_row: where the block begins in it; unit: what the file counts.
+    """
+    rejects = []
+    for row in np.flatnonzero(not_finite | zero):
+        code, reason = (
+            ("not-finite", "the vector holds NaN or infinite values")
+            if not_finite[row]
+            else ("zero-norm", "the vector has zero norm, no direction for cosine")
+        )
+        rejects.append(Reject(str(ids[int(row)]), f"{source} {unit} {first_row + int(row)}", code, reason))
+    return rejects
+
+
+def _store_rows(table: pa.Table, partition: np.ndarray, metadata: tuple[str, ...], source: str) -> pa.Table:
+    """Rows of the store; `source` (file and position) tells duplicates apart."""
+    columns: dict[str, Any] = {
+        "id": table.column("id"),
+        "label": table.column("label"),
+        "partition": pa.array(partition.astype(np.int32)),
+        "source": pa.array(np.full(len(table), source, object), pa.string()),
+    }
+    return pa.table({**columns, **{name: table.column(name) for name in metadata}})

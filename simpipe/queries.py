@@ -1,0 +1,172 @@
+"""Queries of the command line: ids of the data set, image files or vectors, and their answers as plain records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simpipe import files
+from simpipe.config import Config
+from simpipe.embeddings import EMBEDDINGS_JSON, EmbeddingsInfo, vectors_of
+from simpipe.errors import IncompatibleError, QueryError, SimpipeError
+from simpipe.index.searcher import Searcher
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Names, vectors float32[n, dim], true labels where known. `own_ids`: the names are ids of the data set."""
+
+    names: list[str]
+    vectors: np.ndarray
+    labels: list[str | None]
+    own_ids: bool
+
+
+def load_queries(
+    config: Config,
+    searcher: Searcher,
+    ids: Sequence[str] | None,
+    images: Sequence[str] | None,
+    vectors: str | None,
+    encoder: str | None,
+) -> Queries:
+    """Queries from whichever is given.
+
+    Raises:
+      QueryError: an unknown id, an unreadable image or vector file.
+      IncompatibleError: an encoder that is not the release's.
+    """
+    if ids:
+        return _by_id(config, searcher, list(ids))
+    if images:
+        return _by_image(config, searcher, list(images), encoder)
+    return _by_file(searcher, str(vectors))
+
+
+def _by_id(config: Config, searcher: Searcher, ids: list[str]) -> Queries:
+    found: dict[str, tuple[np.ndarray, str | None]] = {}
+    for name in ids:
+        try:
+            label = searcher.items_of([name]).column("label")[0].as_py()
+            found[name] = (searcher.vectors_of([name])[0], label)
+        except QueryError:
+            held_out = _held_out(config, searcher, name)
+            if held_out is None:
+                raise
+            found[name] = held_out
+    return Queries(ids, np.stack([found[name][0] for name in ids]), [found[name][1] for name in ids], own_ids=True)
+
+
+def _held_out(config: Config, searcher: Searcher, name: str) -> tuple[np.ndarray, str | None] | None:
+    """A held-out query, from the embeddings data set that the release was built from."""
+    import pyarrow.parquet as pq
+
+    folder = files.local(config.root) / "embeddings" / str(searcher.manifest.provenance["embeddings"])[:12]
+    if not (folder / EMBEDDINGS_JSON).exists():
+        return None
+    info = EmbeddingsInfo.load(folder)
+    for file in info.of_splits("query"):
+        table = pq.read_table(files.inside(folder, file.path), columns=["id", "label", "embedding"], filters=[("id", "==", name)])
+        if len(table):
+            return vectors_of(table)[0], table.column("label")[0].as_py()
+    return None
+
+
+def _by_image(config: Config, searcher: Searcher, paths: list[str], encoder: str | None) -> Queries:
+    from simpipe.training.encoder import EncoderInfo, load_model
+
+    own = searcher.manifest.encoder
+    if encoder is None and own.folder is None:
+        raise IncompatibleError(f"release {searcher.manifest.release} holds ready-made vectors", "ask with --vectors or --id")
+    folder = files.local(encoder) if encoder is not None else files.inside(files.local(config.root), str(own.folder))
+    about = EncoderInfo.load(folder)
+    searcher.check_encoder(about.fingerprint)  # before the model is loaded: the answer would be nonsense
+    if not about.input.is_image:
+        raise QueryError(f"encoder {about.fingerprint[:12]} reads {about.input.name}, not images", "ask with --vectors or --id")
+    inputs = np.stack([_image(Path(path), about.input.shape) for path in paths])
+    model, _ = load_model(folder)
+    return Queries(paths, np.asarray(model(inputs, training=False), np.float32), [None] * len(paths), own_ids=False)
+
+
+def _image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("L" if shape[2] == 1 else "RGB").resize((shape[1], shape[0]), Image.Resampling.BOX)
+    except (OSError, UnidentifiedImageError) as error:
+        raise QueryError(f"{path}: cannot be read as an image ({error})", "give a PNG or JPEG file") from None
+    return np.asarray(image, np.uint8).reshape(shape)
+
+
+def _by_file(searcher: Searcher, path: str) -> Queries:
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise QueryError(f"{path}: NumPy cannot read it ({error})", "save float32[n, dim] with numpy.save") from None
+    if not isinstance(vectors, np.ndarray):
+        raise QueryError(f"{path}: holds several arrays", "save one array with numpy.save")
+    try:
+        checked = searcher.check_queries(vectors)
+    except SimpipeError as error:
+        raise type(error)(f"{path}: {error.message}", error.cure) from None
+    return Queries([f"row {i}" for i in range(len(checked))], checked, [None] * len(checked), own_ids=False)
+
+
+def answer(searcher: Searcher, queries: Queries, *, k: int, cutpoint: str | None) -> list[dict[str, Any]]:
+    """One record a query: its neighbors with metadata, and the match where a cutpoint is named.
+
+    An indexed item that asks for itself is its own nearest neighbor in `lookup`; in `match` it is left out.
+    """
+    own = queries.names if queries.own_ids else None
+    neighbors = searcher.lookup(queries.vectors, k, query_ids=own if cutpoint is not None else None)
+    matches = searcher.match(queries.vectors, cutpoint, query_ids=own) if cutpoint is not None else None
+    metadata = _metadata(searcher, neighbors.ids[neighbors.valid].tolist())
+    results = []
+    for row, name in enumerate(queries.names):
+        record: dict[str, Any] = {"query": name, "label": queries.labels[row]}
+        if matches is not None and cutpoint is not None:
+            limit = searcher.cutpoints[cutpoint]["distance"]
+            distance = float(matches.distances[row])
+            record["match"] = {
+                "label": matches.labels[row],
+                "distance": distance if np.isfinite(distance) else None,
+                "cutpoint": cutpoint,
+                "cutpoint_distance": limit,
+            }
+        record["neighbors"] = [
+            {
+                "rank": rank + 1,
+                "id": neighbors.ids[row, rank],
+                "label": neighbors.labels[row, rank],
+                "distance": float(neighbors.distances[row, rank]),
+                **metadata.get(neighbors.ids[row, rank], {}),
+            }
+            for rank in np.flatnonzero(neighbors.valid[row])
+        ]
+        results.append(_plain(record))
+    return results
+
+
+def _metadata(searcher: Searcher, ids: list[str]) -> dict[str, dict[str, Any]]:
+    """Metadata columns of the neighbors, joined from the store for these items only."""
+    if not searcher.manifest.metadata or not ids:
+        return {}
+    unique = sorted(set(ids))
+    rows = searcher.items_of(unique).select(list(searcher.manifest.metadata)).to_pylist()
+    return dict(zip(unique, rows, strict=True))
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars to Python ones, for JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)

@@ -1,0 +1,78 @@
+"""The store: Parquet metadata of items, spread over files by the hash of the id, each sorted by id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from simpipe import files
+from simpipe.ids import bucket_of
+from simpipe.types import Reject
+
+_ROW_GROUP = 16_384
+
+
+def store_file(index: int, of: int) -> str:
+    """`store/00003-of-00016.parquet`, relative to the release."""
+    return f"store/{index:05d}-of-{of:05d}.parquet"
+
+
+def find_duplicates(table: pa.Table) -> list[Reject]:
+    """Ids that stand in more than one row of a table sorted by id; `source` says where the item came from."""
+    ids = table.column("id")
+    if len(ids) < 2:
+        return []
+    again = np.flatnonzero(pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy(zero_copy_only=False)) + 1
+    places = table.column("source").take(again).to_pylist()
+    first = table.column("source").take(again - 1).to_pylist()
+    names = ids.take(again).to_pylist()
+    return [
+        Reject(name, place, "duplicate-id", f"id {name!r} also stands at {other}")
+        for name, place, other in zip(names, places, first, strict=True)
+    ]
+
+
+def write_store_file(table: pa.Table, path: Path) -> tuple[int, list[Reject]]:
+    """Writes one store file.
+
+    Args:
+      table: columns id, label, partition (int32), source, and metadata columns; the rows of one bucket, any order.
+      path: the file; `source` is checked for duplicates and not stored.
+
+    Returns:
+      Rows written, and the duplicate ids (then nothing is written).
+    """
+    table = table.sort_by([("id", "ascending"), ("source", "ascending")])
+    duplicates = find_duplicates(table)
+    if duplicates:
+        return 0, duplicates
+    with files.replacing(path) as temporary:
+        pq.write_table(table.drop_columns(["source"]), temporary, compression="zstd", row_group_size=_ROW_GROUP)
+    return len(table), []
+
+
+def fetch(ids: Sequence[str], open_file: Callable[[int], Path], count: int) -> pa.Table | None:
+    """Rows of the given ids, in any order; ids that are not there are left out.
+
+    Args:
+      ids: item ids.
+      open_file: path of store file number i, verified.
+      count: how many store files there are.
+
+    Returns:
+      A table with id, label, partition and metadata columns; None without any id.
+    """
+    if not len(ids):
+        return None
+    unique = sorted(set(ids))
+    buckets = bucket_of(unique, count)
+    parts = []
+    for bucket in np.unique(buckets):
+        wanted = [unique[i] for i in np.flatnonzero(buckets == bucket)]
+        parts.append(pq.read_table(open_file(int(bucket)), filters=[("id", "in", wanted)]))
+    return pa.concat_tables(parts)

@@ -1,0 +1,90 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pipelines.line import Line
+
+_HIDDEN = {"rank", "id", "label", "distance"}
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    # In a log there is no width to fit: never cut a path or an id.
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+def print_answers(results: list[dict[str, Any]], release: str, distance: str, cutpoint: str | None) -> None:
+    """Neighbors of each query, and the match where a cutpoint was named."""
+    console = _console()
+    for record in results:
+        title = f"query {record['query']}" + (f" (label {record['label']})" if record["label"] is not None else "")
+        table = Table(title=title, title_justify="left", caption=f"release {release}", caption_justify="left")
+        extra = sorted({key for neighbor in record["neighbors"] for key in neighbor} - _HIDDEN)
+        for column in ("rank", "id", "label", f"{distance} distance", *extra):
+            table.add_column(column, justify="right" if column == "rank" or "distance" in column else "left")
+        limit = record["match"]["cutpoint_distance"] if cutpoint else None
+        for neighbor in record["neighbors"]:
+            far = limit is not None and neighbor["distance"] > limit
+            cells = [
+                str(neighbor["rank"]),
+                neighbor["id"],
+                str(neighbor["label"]),
+                f"{neighbor['distance']:.4f}" + (" beyond" if far else ""),
+            ]
+            table.add_row(*cells, *(str(neighbor.get(key, "")) for key in extra), style="dim" if far else None)
+        console.print(table)
+        if cutpoint:
+            match = record["match"]
+            said = f"match: {match['label']}" if match["label"] is not None else "no match"
+            near = "no neighbor" if match["distance"] is None else f"distance {match['distance']:.4f}"
+            sign = "<=" if match["label"] is not None else ">"
+            console.print(
+                f"[bold]{said}[/bold]  ({near} {sign} cutpoint {cutpoint} {match['cutpoint_distance']:.4f})\n", soft_wrap=True
+            )
+
+
+def print_summary(line: Line) -> None:
+    """What `simpipe run` ends with: metrics, cutpoints, and where things are."""
+    console = _console()
+    folder, manifest = line.release()
+    table = Table(title=f"{line.config.name}: metrics on held-out queries", title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in line.metrics().items():
+        table.add_row(name, f"{value:.4f}")
+    console.print(table)
+    from simpipe.index.searcher import Searcher
+
+    cutpoints = Searcher(folder, manifest).cutpoints
+    if cutpoints:
+        table = Table(title="cutpoints", title_justify="left")
+        for column in ("cutpoint", "distance <=", "precision", "recall", "f1"):
+            table.add_column(column, justify="left" if column == "cutpoint" else "right")
+        for name, at in cutpoints.items():
+            table.add_row(name, *(f"{at[key]:.4f}" for key in ("distance", "precision", "recall", "f1")))
+        console.print(table)
+    console.print(f"release  {manifest.release} (live)\nreport   {folder / 'report.html'}", soft_wrap=True)
+
+
+def print_releases(rows: list[dict[str, Any]], root: str) -> None:
+    """One line a release."""
+    console = _console()
+    if not rows:
+        console.print(f"no releases under {root}")
+        return
+    table = Table(title=f"releases under {root}", title_justify="left")
+    for column in rows[0]:
+        table.add_column(column, justify="right" if column in ("items", "partitions", "precision@1", "ann_recall") else "left")
+    for row in rows:
+        cells = [
+            f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else str(value or "")
+            for value in row.values()
+        ]
+        table.add_row(*cells, style="bold" if row["state"] == "live" else None)
+    console.print(table)

@@ -115,13 +115,22 @@ class Line:
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
-    def _step(self, step: str, done: bool, run: Callable[[], Any], tell: Callable[[], str]) -> None:
-        if done:
-            self._say(f"{step:<10} skipped, unchanged: {tell()}")
-            return
+    def _step(self, step: str, lock: str, *, done: Callable[[], bool], run: Callable[[], Any], tell: Callable[[], str]) -> None:
+        """Runs a step unless its result is there. Two runs of one step take turns; the second finds it done."""
+
+        def waiting() -> None:
+            self._say(f"{step:<10} waiting: another process works on it")
+
         started = time.monotonic()
-        run()
+        with files.locked(self.root / ".locks" / lock, waiting):
+            if done():
+                self._say(f"{step:<10} skipped, unchanged: {tell()}")
+                return
+            run()
         self._say(f"{step:<10} done in {time.monotonic() - started:.1f} s: {tell()}")
+
+    def _release_step(self, step: str, *, done: Callable[[], bool], run: Callable[[], Any], tell: Callable[[], str]) -> None:
+        self._step(step, f"release-{self.steps['build'][:12]}", done=done, run=run, tell=tell)
 
     def shard(self) -> DatasetInfo:
         """Source to TFRecord shards."""
@@ -137,10 +146,13 @@ class Line:
             parts = ", ".join(f"{split.num_examples:,} {name}" for name, split in info.splits.items())
             return f"{parts} examples of {len(info.class_names):,} classes in {info.num_shards} shards a split"
 
-        done = (folder / DATASET_JSON).exists()
-        if done:
-            verify_dataset(folder, DatasetInfo.load(folder), checksums=False)
-        self._step("shard", done, run, tell)
+        def done() -> bool:
+            there = (folder / DATASET_JSON).exists()
+            if there:
+                verify_dataset(folder, DatasetInfo.load(folder), checksums=False)
+            return there
+
+        self._step("shard", f"examples-{folder.name}", done=done, run=run, tell=tell)
         return DatasetInfo.load(folder)
 
     def train(self) -> EncoderInfo:
@@ -156,7 +168,7 @@ class Line:
             info = EncoderInfo.load(folder)
             return f"encoder {info.fingerprint[:12]}, dim {info.dim}, {len(info.train_classes)} classes"
 
-        self._step("train", (folder / ENCODER_JSON).exists(), run, tell)
+        self._step("train", f"encoder-{folder.name}", done=(folder / ENCODER_JSON).exists, run=run, tell=tell)
         return EncoderInfo.load(folder)
 
     def embed(self) -> EmbeddingsInfo:
@@ -181,7 +193,8 @@ class Line:
             queries = sum(file.rows for file in info.of_splits("query"))
             return f"{info.counts['written']:,} embeddings of dim {info.dim}, {queries:,} of them queries"
 
-        self._step("embed" if self.has_encoder else "import", (folder / EMBEDDINGS_JSON).exists(), run, tell)
+        step = "embed" if self.has_encoder else "import"
+        self._step(step, f"embeddings-{folder.name}", done=(folder / EMBEDDINGS_JSON).exists, run=run, tell=tell)
         return EmbeddingsInfo.load(folder)
 
     def build(self) -> tuple[Path, Manifest]:
@@ -206,11 +219,14 @@ class Line:
             kinds = ", ".join(sorted({part.backend for part in manifest.partitions if part.rows}))
             return f"release {manifest.release}, {manifest.items:,} items in {len(manifest.partitions)} partitions ({kinds})"
 
-        self._step("build", releases.find_by_steps(self.root, self.steps) is not None, run, tell)
+        def done() -> bool:
+            return releases.find_by_steps(self.root, self.steps) is not None
+
+        self._release_step("build", done=done, run=run, tell=tell)
         return self.release()
 
-    def _done(self, step: str) -> bool:
-        return self.release()[1].steps.get(step) == self.steps[step]
+    def _done(self, step: str) -> Callable[[], bool]:
+        return lambda: self.release()[1].steps.get(step) == self.steps[step]
 
     def calibrate(self) -> None:
         """Held-out queries to cutpoints."""
@@ -233,7 +249,7 @@ class Line:
                 f"{len(cutpoints)} cutpoints, optimal at distance {best['distance']:.4f} ({best['metric']} {best['value']:.4f})"
             )
 
-        self._step("calibrate", self._done("calibrate"), run, tell)
+        self._release_step("calibrate", done=self._done("calibrate"), run=run, tell=tell)
 
     def evaluate(self) -> None:
         """Held-out queries to metrics, and the report."""
@@ -246,14 +262,14 @@ class Line:
                 self.config, release=folder, embeddings=self.embeddings[0], key=self.steps["evaluate"], beam_args=self._beam_args
             )
 
-        self._step("evaluate", self._done("evaluate"), run, lambda: headline(self.metrics()))
+        self._release_step("evaluate", done=self._done("evaluate"), run=run, tell=lambda: headline(self.metrics()))
 
         def report() -> None:
             from pipelines import report
 
             report.run(self.config, line=self, key=self.steps["report"])
 
-        self._step("report", self._done("report"), report, lambda: str(self.release()[0] / "report.html"))
+        self._release_step("report", done=self._done("report"), run=report, tell=lambda: str(self.release()[0] / "report.html"))
 
     def metrics(self) -> dict[str, float]:
         folder, manifest = self.release()
@@ -262,9 +278,15 @@ class Line:
     def publish(self) -> releases.Pointer:
         """Makes this configuration's release live."""
         _, manifest = self.release()
-        pointer = releases.read_pointer(self.root)
-        live = pointer is not None and pointer.release == manifest.release
-        self._step("publish", live, lambda: releases.publish(self.root, manifest.release), lambda: f"{manifest.release} is live")
+
+        def done() -> bool:
+            pointer = releases.read_pointer(self.root)
+            return pointer is not None and pointer.release == manifest.release
+
+        def run() -> None:
+            releases.publish(self.root, manifest.release)
+
+        self._step("publish", "publish", done=done, run=run, tell=lambda: f"{manifest.release} is live")
         found = releases.read_pointer(self.root)
         assert found is not None
         return found

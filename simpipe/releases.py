@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -231,7 +229,7 @@ def rollback(root: Path) -> Pointer:
 
 def _move(root: Path, folder: Path, *, previous: str | None, expected: str | None) -> Pointer:
     """Moves the pointer only if `expected` is still live. The lock goes with the process, so a kill leaves none."""
-    with _locked(root):
+    with files.locked(root / ".live.lock"):
         current = read_pointer(root)
         live = current.release if current else None
         if live != expected:
@@ -246,14 +244,6 @@ def _move(root: Path, folder: Path, *, previous: str | None, expected: str | Non
         pointer = Pointer(folder.name, previous, now(), files.sha256_file(folder / MANIFEST_JSON))
         files.write_json(root / LIVE_JSON, pointer.__dict__)
         return pointer
-
-
-@contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    root.mkdir(parents=True, exist_ok=True)
-    with open(root / ".live.lock", "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def overview(root: Path) -> list[dict[str, Any]]:

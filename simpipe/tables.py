@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def print_answers(results: list[dict[str, Any]], release: str, distance: str, cu
     console = _console()
     for record in results:
         title = f"query {record['query']}" + (f" (label {record['label']})" if record["label"] is not None else "")
-        table = Table(title=title, title_justify="left", caption=f"release {release}", caption_justify="left")
+        console.print(f"[bold]{escape(title)}[/bold] in release {release}", soft_wrap=True)
+        table = Table()
         extra = sorted({key for neighbor in record["neighbors"] for key in neighbor} - _HIDDEN)
         for column in ("rank", "id", "label", f"{distance} distance", *extra):
             table.add_column(column, justify="right" if column == "rank" or "distance" in column else "left")
@@ -53,7 +55,8 @@ def print_summary(line: Line) -> None:
     """What `simpipe run` ends with: metrics, cutpoints, and where things are."""
     console = _console()
     folder, manifest = line.release()
-    table = Table(title=f"{line.config.name}: metrics on held-out queries", title_justify="left")
+    console.print(f"[bold]{line.config.name}: metrics on held-out queries[/bold]")
+    table = Table()
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in line.metrics().items():
@@ -63,7 +66,8 @@ def print_summary(line: Line) -> None:
 
     cutpoints = Searcher(folder, manifest).cutpoints
     if cutpoints:
-        table = Table(title="cutpoints", title_justify="left")
+        console.print("[bold]cutpoints[/bold]: a query matches if its distance is at most")
+        table = Table()
         for column in ("cutpoint", "distance <=", "precision", "recall", "f1"):
             table.add_column(column, justify="left" if column == "cutpoint" else "right")
         for name, at in cutpoints.items():
@@ -78,7 +82,8 @@ def print_releases(rows: list[dict[str, Any]], root: str) -> None:
     if not rows:
         console.print(f"no releases under {root}")
         return
-    table = Table(title=f"releases under {root}", title_justify="left")
+    console.print(f"[bold]releases under {escape(root)}[/bold]", soft_wrap=True)
+    table = Table()
     for column in rows[0]:
         table.add_column(column, justify="right" if column in ("items", "partitions", "precision@1", "ann_recall") else "left")
     for row in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ def run_graph(build: Callable[[beam.Pipeline], Any], beam_args: Sequence[str], *
     Raises:
       SimpipeError: raised in a worker, or the job did not end well.
     """
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # errors are raised here anyway
     options = pipeline_options(beam_args, job_name=job_name)
     runner = None if options.view_as(StandardOptions).runner else FnApiRunner()
     pipeline = beam.Pipeline(runner=runner, options=options)
@@ -61,14 +62,13 @@ def run_graph(build: Callable[[beam.Pipeline], Any], beam_args: Sequence[str], *
     try:
         result = pipeline.run()
         state = result.wait_until_finish()
-    except SimpipeError:
-        raise
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, SimpipeError):
-                raise cause from error
+        while cause is not None and not isinstance(cause, SimpipeError):
             cause = cause.__cause__
-        raise
+        if cause is None:
+            raise
+        # Runners append the name of the transform to the message; that is no help to a user.
+        raise type(cause)(re.sub(r" \[while running '[^']*'\]", "", cause.message), cause.cure) from error
     if state is not None and state != "DONE":
         raise SimpipeError(f"job {job_name} ended in state {state}", "see the runner's log")

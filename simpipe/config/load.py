@@ -83,7 +83,11 @@ def _path(location: tuple[int | str, ...]) -> str:
     # Pydantic adds the tag of a union member and validator names to the location: keep what the user wrote.
     tags = {"digits", "npz", "folder", "parquet", "tfds", "tfrecord", "vectors", "triplet", "multi_similarity"}
     tags |= {"hash", "kmeans", "exact", "nmslib", "scann"}
-    parts = [str(part) for part in location if not (isinstance(part, str) and (part in tags or part.startswith(("literal[", "tuple["))))]
+    parts = [
+        str(part)
+        for part in location
+        if not (isinstance(part, str) and (part in tags or part.startswith(("literal[", "tuple["))))
+    ]
     return ".".join(parts) or "(top level)"
 
 

@@ -56,8 +56,12 @@ class EncoderInfo(BaseModel):
 
 
 def fingerprint_of(model: keras.Model) -> str:
-    """SHA-256 over the architecture (with preprocessing) and every weight's name-free bytes, in order."""
-    hasher = hashlib.sha256(json.dumps(json.loads(model.to_json()), sort_keys=True).encode())
+    """SHA-256 over the architecture (with preprocessing) and every weight's name-free bytes, in order.
+
+    Optimizer and loss do not count: a compiled model and its reloaded copy are the same encoder.
+    """
+    architecture = {name: value for name, value in json.loads(model.to_json()).items() if name != "compile_config"}
+    hasher = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
     for weight in model.get_weights():
         array = np.ascontiguousarray(weight)
         hasher.update(f"{array.dtype.str}{array.shape}".encode())
@@ -97,5 +101,5 @@ def load_model(folder: Path) -> tuple[keras.Model, EncoderInfo]:
     import simpipe.layers
     import simpipe.models  # noqa: F401  registers our classes for deserialization
 
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    model: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
     return model, info

@@ -1,0 +1,174 @@
+"""Training on real digits: it learns, repeats to the bit, resumes after a kill, and says what is wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from make_examples import make_examples
+from sklearn.datasets import load_digits
+
+from simpipe.config import Config, parse_config
+from simpipe.errors import ConfigError, ContractError, SimpipeError
+from simpipe.training.backup import Backup
+from simpipe.training.encoder import EncoderInfo, load_model
+from simpipe.training.trainer import train
+
+SMALL: dict[str, Any] = {
+    "encoder": {"filters": 8, "dim": 8},
+    "sampler": {"classes_per_batch": 4, "examples_per_class": 4},
+    "augment": {"rotate": 10},
+    "epochs": 3,
+    "steps_per_epoch": 8,
+}
+
+
+def config_of(seed: int = 42, **train_settings: Any) -> Config:
+    raw = {"name": "digits", "root": "unused", "seed": seed, "source": "digits", "train": {**SMALL, **train_settings}}
+    return parse_config(raw)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    data: Any = load_digits()
+    return np.round(data.images * 255 / 16).astype(np.uint8)[..., None], data.target
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory, digits: tuple[np.ndarray, np.ndarray]) -> Path:
+    """Classes 0 to 7 train; 8 and 9 are never seen."""
+    folder = tmp_path_factory.mktemp("examples")
+    x, y = digits
+    make_examples(folder, x, y, split=np.where(y < 8, 0, 1), num_shards=3, train_classes=[str(i) for i in range(8)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> EncoderInfo:
+    return train(config_of(), examples=examples, folder=tmp_path_factory.mktemp("encoder"), key="k")
+
+
+def test_learns_unseen_classes(tmp_path: Path, examples: Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    settings = {
+        "encoder": {"filters": 24, "dim": 32},
+        "augment": {"rotate": 10, "translate": 0.1},
+        "epochs": 2,
+        "steps_per_epoch": 60,
+    }
+    info = train(config_of(**settings), examples=examples, folder=tmp_path, key="the key")
+    model, loaded = load_model(tmp_path)
+    assert loaded == info
+    assert (info.key, info.dim, info.distance) == ("the key", 32, "cosine")
+    assert info.train_classes == tuple("01234567")
+    assert len(info.history["loss"]) == 2
+    assert info.metrics == {"loss": info.history["loss"][-1]}
+    assert info.training["seed"] == 42
+    assert info.training["replicas"] == 1
+    assert set(info.training["versions"]) == {"tensorflow", "keras", "numpy"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["encoder.json", info.model_file])
+    x, y = digits
+    embeddings = model.encode(x)
+    similar = embeddings @ embeddings.T
+    np.fill_diagonal(similar, -1)
+    right = y[similar.argmax(axis=1)] == y
+    assert right.mean() > 0.93
+    assert right[y >= 8].mean() > 0.75
+
+
+def test_repeats_to_the_bit(tmp_path: Path, examples: Path, undisturbed: EncoderInfo) -> None:
+    again = train(config_of(), examples=examples, folder=tmp_path, key="k")
+    assert again.fingerprint == undisturbed.fingerprint
+    assert again.history == undisturbed.history
+    other = train(config_of(seed=1, epochs=1), examples=examples, folder=tmp_path / "other", key="k")
+    assert other.fingerprint != undisturbed.fingerprint
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from simpipe.config import parse_config
+from simpipe.training import trainer
+save = trainer.Backup.save
+def save_and_die(self, model, *, epoch, losses):
+    save(self, model, epoch=epoch, losses=losses)
+    if epoch == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+trainer.Backup.save = save_and_die
+import json
+trainer.train(parse_config(json.loads(sys.argv[1])), examples=Path(sys.argv[2]), folder=Path(sys.argv[3]), key="k")
+"""
+
+
+def test_killed_and_resumed_equals_undisturbed(tmp_path: Path, examples: Path, undisturbed: EncoderInfo) -> None:
+    """Killed by SIGKILL after the second of three epochs, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, config_of().model_dump_json(), str(examples), str(tmp_path)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -9, done.stderr[-3000:]
+    assert (tmp_path / ".backup" / "state.npz").exists()
+    assert not (tmp_path / "encoder.json").exists()
+    info = train(config_of(), examples=examples, folder=tmp_path, key="k")
+    assert info.fingerprint == undisturbed.fingerprint
+    assert info.history == undisturbed.history
+    assert not (tmp_path / ".backup").exists()
+
+
+def test_state_of_another_run_or_a_damaged_one_is_ignored(
+    tmp_path: Path, examples: Path, undisturbed: EncoderInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Backup.save
+
+    def save_and_stop(self: Backup, *args: Any, **kwargs: Any) -> None:
+        save(self, *args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Backup, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config_of(learning_rate=0.5), examples=examples, folder=tmp_path, key="k")
+    monkeypatch.undo()
+    state = tmp_path / ".backup" / "state.npz"
+    assert state.exists()
+    assert train(config_of(), examples=examples, folder=tmp_path, key="k").fingerprint == undisturbed.fingerprint
+    state.parent.mkdir()
+    state.write_bytes(b"PK\x03\x04 not a zip")
+    assert train(config_of(), examples=examples, folder=tmp_path, key="k").fingerprint == undisturbed.fingerprint
+
+
+def test_loss_without_a_number(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = digits
+    make_examples(tmp_path / "examples", x.reshape(len(x), -1) * np.float32(1e30), y, num_shards=2)
+    run = config_of(encoder={"architecture": "mlp", "filters": 8}, augment={})
+    with pytest.raises(SimpipeError, match=r"(?s)loss is (nan|inf) at step \d+.*cure: lower train\.learning_rate"):
+        train(run, examples=tmp_path / "examples", folder=tmp_path / "encoder", key="k")
+    assert not (tmp_path / "encoder" / "encoder.json").exists()
+
+
+def test_damaged_shard_ends_training_with_its_name(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = digits
+    info = make_examples(tmp_path / "examples", x, y, num_shards=2, compression="")
+    path = tmp_path / "examples" / info.splits["train"].shards[1].path
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(ContractError, match=path.name):
+        train(config_of(), examples=tmp_path / "examples", folder=tmp_path / "encoder", key="k")
+    assert not (tmp_path / "encoder" / "encoder.json").exists()
+
+
+def test_vectors(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = digits
+    make_examples(tmp_path / "examples", x.reshape(len(x), -1).astype(np.float32), y, num_shards=2)
+    mlp = {"encoder": {"architecture": "mlp", "filters": 8, "dim": 8}}
+    triplet = {"kind": "triplet", "distance": "squared_euclidean", "margin": 0.2}
+    run = config_of(**mlp, loss=triplet, augment={}, epochs=1)
+    info = train(run, examples=tmp_path / "examples", folder=tmp_path / "encoder", key="k")
+    assert info.distance == "euclidean"
+    with pytest.raises(ConfigError, match=r"train\.augment"):
+        train(config_of(**mlp), examples=tmp_path / "examples", folder=tmp_path / "other", key="k")

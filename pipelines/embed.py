@@ -69,7 +69,7 @@ def run(
     check_rejects(outcome, max_share=config.embed.rejects.max_share, step="embed", folder=folder, field="embed.rejects.max_share")
     expected = sum(split.num_examples for split in info.splits.values())
     return finish(
-        folder, outcome, key=key, dim=spec.dim, distance=spec.distance, encoder=spec.encoder, metadata=info.metadata,
+        folder, outcome, key=key, dim=spec.dim, distance=spec.distance, encoder=spec.encoder, metadata=list(info.metadata),
         expected=expected, provenance={"examples": info.key, "encoder": about.key},
     )  # fmt: skip
 

@@ -155,7 +155,7 @@ def _describe(
         name=config.name,
         key=key,
         input=source.input,
-        metadata=tuple(field.name for field in source.metadata),
+        metadata={field.name: str(field.type) for field in source.metadata},
         class_names=plan.class_names,
         train_classes=plan.trained,
         splits=splits,
@@ -174,6 +174,5 @@ def _describe(
             "simpipe": __version__,
             "index_classes": list(plan.indexed),
             "query_fraction": config.queries.fraction,
-            "metadata_types": {field.name: str(field.type) for field in source.metadata},
         },
     )

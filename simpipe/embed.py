@@ -36,16 +36,17 @@ class EmbedSpec:
     batch_size: int
 
 
-def encode_function(model: Any, spec: EmbedSpec) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """A compiled function from serialized examples string[n] to ids, labels and embeddings float32[n, dim]."""
+def encode_function(model: Any, spec: EmbedSpec) -> Callable[[tf.Tensor], tuple[Any, ...]]:
+    """A compiled function from serialized examples string[n] to ids, labels, embeddings float32[n, dim] and metadata."""
     import tensorflow as tf
 
-    from simpipe.data.parsing import parse_batch
+    from simpipe.data.parsing import parse_batch, parse_metadata
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def encode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def encode(serialized: tf.Tensor) -> tuple[Any, ...]:
         ids, labels, inputs = parse_batch(serialized, spec.info.input)
-        return ids, labels, tf.cast(model(inputs, training=False), tf.float32)
+        metadata = parse_metadata(serialized, spec.info.metadata) if spec.info.metadata else {}
+        return ids, labels, tf.cast(model(inputs, training=False), tf.float32), metadata
 
     return encode
 
@@ -72,7 +73,7 @@ def embed_shard(
     from simpipe.data.parsing import open_records
 
     names = np.array([*spec.info.class_names, None], object)  # index -1: no label
-    kind = schema(spec.dim, distance=spec.distance, encoder=spec.encoder)
+    kind = schema(spec.dim, distance=spec.distance, encoder=spec.encoder, metadata=metadata_fields(spec.info))
     group = row_group_rows(spec.dim)
     records = open_records(shard, spec.info.compression).batch(spec.batch_size).prefetch(4)
     rejects: list[Reject] = []
@@ -81,8 +82,10 @@ def embed_shard(
     with files.replacing(out) as temporary, open_writer(temporary, kind) as writer:
         try:
             for batch in records:
-                ids, labels, vectors = (tensor.numpy() for tensor in encode(batch))
-                table, bad = _table(ids, names[labels], vectors, kind, shard.name, read)
+                *tensors, metadata = encode(batch)
+                ids, labels, vectors = (tensor.numpy() for tensor in tensors)
+                extra = [_column(metadata[name], kind.field(name).type) for name in spec.info.metadata]
+                table, bad = _table([ids, names[labels], vectors], extra, kind, shard.name, read)
                 read += len(ids)
                 rejects += bad
                 held.append(table)
@@ -103,12 +106,30 @@ def embed_shard(
     return Counts(read, read - len(rejects), len(rejects)), rejects
 
 
+def metadata_fields(info: DatasetInfo) -> list[pa.Field]:
+    """Arrow fields of the metadata columns."""
+    types = {"string": pa.string(), "int64": pa.int64(), "float": pa.float32()}
+    return [pa.field(name, types[kind]) for name, kind in info.metadata.items()]
+
+
+def _column(values: Any, kind: pa.DataType) -> pa.Array:
+    """A ragged feature with at most one value an example as an Arrow column with nulls."""
+    present = values.row_lengths().numpy() > 0
+    flat = values.flat_values.numpy()
+    filled = np.full(len(present), flat.dtype.type() if flat.dtype != object else b"", flat.dtype)
+    filled[present] = flat
+    if flat.dtype == object:
+        return pa.array(filled, pa.binary(), mask=~present).cast(kind)
+    return pa.array(filled, kind, mask=~present)
+
+
 def _table(
-    ids: np.ndarray, labels: np.ndarray, vectors: np.ndarray, kind: pa.Schema, source: str, first: int
+    columns: list[np.ndarray], extra: list[pa.Array], kind: pa.Schema, source: str, first: int
 ) -> tuple[pa.Table, list[Reject]]:
+    ids, labels, vectors = columns
     id_column = pa.array(ids, pa.binary()).cast(pa.string())
     not_finite, zero = bad_rows(vectors, "cosine")  # an embedding without direction is useless under any distance
-    table = pa.table([id_column, pa.array(labels, pa.string()), vectors_column(vectors)], schema=kind)
+    table = pa.table([id_column, pa.array(labels, pa.string()), vectors_column(vectors), *extra], schema=kind)
     bad = not_finite | zero
     if not bad.any():
         return table, []

@@ -248,7 +248,7 @@ def test_rejects_limit_metadata_and_rows_without_label(tmp_path):
     assert {name: float(v[0]) for rows in found.values() for name, _, v in rows} == {
         f"é{i}": float(i) for i in range(40) if i != 7
     }
-    assert info.provenance["metadata_types"] == {"name": "string", "year": "int64", "price": "float"}
+    assert info.metadata == {"name": "string", "year": "int64", "price": "float"}
     seen = {}
     import tensorflow as tf
 

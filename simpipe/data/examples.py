@@ -60,13 +60,17 @@ class SplitInfo(_Record):
 
 
 class DatasetInfo(_Record):
-    """`dataset.json`. Labels in the files are int64 indexes into `class_names`; -1 means no label."""
+    """`dataset.json`.
+
+    Labels in the files are int64 indexes into `class_names`, the classes that train first; -1 means no label.
+    `metadata` maps column names to types; a null value has no feature in its example.
+    """
 
     format_version: int = FORMAT_VERSION
     name: str
     key: str
     input: InputSpec
-    metadata: tuple[str, ...] = ()
+    metadata: dict[str, Literal["string", "int64", "float"]] = {}
     class_names: tuple[str, ...]
     train_classes: tuple[str, ...]
     splits: dict[str, SplitInfo]
@@ -161,8 +165,9 @@ def resolve_classes(wanted: tuple[str, ...] | Literal["all"], known: list[str], 
         missing += [name for name in names if name not in present]
     if missing:
         some = ", ".join(known[:10]) + (" …" if len(known) > 10 else "")
+        absent = ", ".join(repr(name) for name in missing[:5])
         raise ConfigError(
-            f"{field}: class {', '.join(repr(name) for name in missing[:5])} is not in the data set ({len(known)} classes: {some})",
+            f"{field}: class {absent} is not in the data set ({len(known)} classes: {some})",
             f"name existing classes in {field}, or add examples of the missing ones to the source",
         )
     return [name for name in known if name in chosen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow as tf
@@ -34,6 +35,16 @@ def parse_batch(serialized: tf.Tensor, spec: InputSpec) -> tuple[tf.Tensor, tf.T
         },
     )
     return parsed["id"], parsed["label"], decode_inputs(parsed[spec.name], spec)
+
+
+def parse_metadata(serialized: tf.Tensor, types: Mapping[str, str]) -> dict[str, tf.RaggedTensor]:
+    """Metadata features of a batch: name -> ragged [n, 0 or 1 value]; an example without the feature has a null there.
+
+    Args:
+      serialized: string[n].
+      types: name -> `string`, `int64` or `float`, from `dataset.json`.
+    """
+    return tf.io.parse_example(serialized, {name: tf.io.RaggedFeature(tf.dtypes.as_dtype(kind)) for name, kind in types.items()})
 
 
 def decode_inputs(values: tf.Tensor, spec: InputSpec) -> tf.Tensor:

@@ -143,6 +143,9 @@ def make_plan(labels: Mapping[str, int], classes: ClassLists) -> ShardPlan:
         indexed = resolve_classes(classes.index, names, "classes.index")
     except ConfigError as error:
         return ShardPlan(tuple(names), problem=str(error))
+    # Classes that train come first, so that their numbers, and with them the train shards, stay as they are when classes
+    # that are only indexed come or go: no retraining.
+    names = trained + [name for name in names if name not in set(trained)]
     return ShardPlan(tuple(names), tuple(trained), tuple(indexed), classes.index == "all")
 
 

@@ -27,6 +27,7 @@ from simpipe.training.encoder import EncoderInfo, save_encoder
 
 _LOG = logging.getLogger(__name__)
 _BACKUP = ".backup"
+_CURE = "lower train.learning_rate; if it stays, look for extreme values in the input"
 
 
 def train(config: Config, *, examples: Path, folder: Path, key: str) -> EncoderInfo:
@@ -45,7 +46,7 @@ def train(config: Config, *, examples: Path, folder: Path, key: str) -> EncoderI
     Raises:
       ConfigError: the configuration does not fit the data or the devices; names the field.
       ContractError, SourceError: the examples are damaged or too few.
-      SimpipeError: the loss became NaN or infinite.
+      SimpipeError: the loss or a weight became NaN or infinite.
     """
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
@@ -74,6 +75,7 @@ def train(config: Config, *, examples: Path, folder: Path, key: str) -> EncoderI
     # A fresh model outside the strategy: neither optimizer nor replicas go into the file.
     encoder = build_encoder(sampler.info.input, settings.encoder, seed=config.seed)
     encoder.set_weights(model.get_weights())
+    _check_weights(encoder)
     info = save_encoder(
         encoder,
         folder,
@@ -136,6 +138,12 @@ def _fit(model: Any, sampler: ShardSampler, config: Config, *, backup: Backup, e
         )
 
 
+def _check_weights(encoder: keras.Model) -> None:
+    bad = [weight.path for weight in encoder.weights if not np.isfinite(np.asarray(weight)).all()]
+    if bad:
+        raise SimpipeError(f"training: weights {', '.join(bad[:5])} hold NaN or infinity", _CURE)
+
+
 def _batches(sampler: ShardSampler, config: Config, *, start_step: int) -> tf.data.Dataset:
     batches, augment = sampler.dataset(start_step), config.train.augment
     if is_identity(augment):
@@ -167,7 +175,7 @@ class _Watch(keras.callbacks.Callback):
         if logs and not math.isfinite(logs["loss"]):
             raise SimpipeError(
                 f"training: the loss is {float(logs['loss'])} at step {done}",
-                "lower train.learning_rate; if it stays, look for extreme values in the input",
+                _CURE,
             )
 
 

@@ -1,0 +1,48 @@
+"""Shared fixtures: real small data, and runs of the line that several tests look at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+
+def clustered(n: int, *, dim: int = 16, clusters: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors float32[n, dim] around random centres, and their cluster numbers."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(clusters, dim))
+    labels = rng.integers(clusters, size=n)
+    return (centres[labels] + 0.3 * rng.normal(size=(n, dim))).astype(np.float32), labels
+
+
+@pytest.fixture(scope="session")
+def vectors_config(tmp_path_factory: pytest.TempPathFactory):
+    """A function that writes 3,000 ready-made vectors and returns a configuration over them."""
+    from simpipe.config import parse_config
+
+    folder = tmp_path_factory.mktemp("vectors")
+    vectors, labels = clustered(3000)
+    np.save(folder / "x.npy", vectors)
+    np.save(folder / "ids.npy", np.array([f"item-{i:05d}" for i in range(len(vectors))]))
+    np.save(folder / "labels.npy", np.array([f"c{label}" for label in labels]))
+
+    def make(root: Path, **changes):
+        source = {"kind": "vectors", "path": str(folder / "x.npy"), "ids": str(folder / "ids.npy"), "labels": str(folder / "labels.npy")}
+        raw = {
+            "name": "vectors",
+            "root": str(root),
+            "source": source,
+            "build": {"router": {"kind": "kmeans", "partitions": 11}, "backend": {"kind": "exact"}, "store_files": 3},
+            "report": {"projection_items": 60},
+        }
+        return parse_config({**raw, **changes})
+
+    return make

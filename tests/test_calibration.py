@@ -1,0 +1,187 @@
+"""Calibration and metrics: golden values of TensorFlow Similarity, brute-force oracles, merging."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from conftest import SHARED
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import precision_recall_curve
+
+from simpipe.calibration import PairCounts, calibrate, sweep
+from simpipe.classification_metrics import METRICS
+from simpipe.errors import SimpipeError
+from simpipe.evaluators import EvaluationSums, evaluate_block, one_shot_accuracy
+from simpipe.matchers import match_labels
+from simpipe.retrieval_metrics import ann_recall_at_k, average_precision_at_k, recall_at_k
+from simpipe.types import Neighbors
+
+GOLDEN = SHARED / "golden" / "metric_learning.json"
+# The published example of tf-similarity's algorithm, so that a stranger without the golden file tests it too.
+LABELS = [0, 0, 1, 1, 2, 2, 3, 3]
+NEAREST = [0, 1, 1, 1, 2, 0, 3, 3]
+DISTANCES = np.array([0.01, 0.3, 0.05, 0.05, 0.1, 0.12, 0.2, 0.4], np.float32)
+
+
+def neighbors_of(labels, distances) -> Neighbors:
+    labels = np.array([[str(label) for label in np.atleast_1d(row)] for row in labels], object)
+    return Neighbors(labels.copy(), labels, np.array(distances, np.float32).reshape(labels.shape))
+
+
+def pairs_of(labels, nearest, distances) -> PairCounts:
+    return PairCounts.of(np.asarray(distances, np.float32), np.asarray(labels) == np.asarray(nearest))
+
+
+def test_published_values():
+    result = calibrate(pairs_of(LABELS, NEAREST, DISTANCES), targets={"f1": (0.5, 0.8, 0.99), "precision": (0.5, 0.8, 0.99)})
+    np.testing.assert_allclose(result.thresholds["distance"], [0.01, 0.05, 0.1, 0.12, 0.2, 0.3, 0.4], rtol=1e-6)
+    expected = {
+        "precision": [1, 1, 1, 0.8, 0.8333333, 0.7142857, 0.75],
+        "recall": [0.1666667, 0.5, 0.6666667, 0.6666667, 0.8333333, 0.8333333, 1],
+        "binary_accuracy": [0.125, 0.375, 0.5, 0.5, 0.625, 0.625, 0.75],
+        "f1": [0.2857143, 0.6666667, 0.8, 0.7272727, 0.8333333, 0.7692308, 0.8571429],
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(result.thresholds[name], values, rtol=1e-6)
+    at = {name: round(cut["distance"], 6) for name, cut in result.cutpoints.items()}
+    assert at == {"optimal": 0.4, "f1>=0.5": 0.05, "f1>=0.8": 0.1, "precision>=0.5": 0.4, "precision>=0.8": 0.2, "precision>=0.99": 0.1}
+
+
+def golden_cases():
+    if not GOLDEN.exists():
+        return [pytest.param(None, None, id="no-golden-file")]
+    data = json.loads(GOLDEN.read_text())["calibration"]
+    cases = [case for case in data["cases"] if case["calibration_metric"] in METRICS]
+    return [pytest.param(data, case, id=f"{case['matcher']}-{case['k']}-{case['calibration_metric']}") for case in cases]
+
+
+@pytest.mark.parametrize(("data", "case"), golden_cases())
+def test_golden_calibration(data, case):
+    if data is None:
+        pytest.skip("../shared/golden is not there: the published values above are tested instead")
+    metric, k = case["calibration_metric"], case["k"]
+    neighbors = neighbors_of(data[f"nn_labels_k{k}"], data[f"nn_distances_k{k}"])
+    labels, distances = match_labels(neighbors, case["matcher"])
+    truth = np.array([str(label) for label in data["query_labels"]], object)
+    pairs = PairCounts.of(distances, labels == truth)
+    ours = calibrate(pairs, metric=metric)
+    theirs = case["thresholds"]
+    grid = np.array(theirs["distance"], np.float32)
+    # Deliberate difference: with k > 1 the library also takes distances of neighbors that decide nothing as thresholds.
+    # The counts at a threshold are those at the largest deciding distance below it.
+    place = np.searchsorted(ours.thresholds["distance"], grid + 1e-7, side="right") - 1
+    known = place >= 0
+    np.testing.assert_allclose(ours.thresholds[metric][place[known]], np.array(theirs[metric])[known], rtol=1e-5)
+    optimal = case["cutpoints"]["optimal"]
+    assert ours.cutpoints["optimal"]["value"] == pytest.approx(optimal[metric], rel=1e-5)
+    if k == 1:
+        np.testing.assert_allclose(ours.thresholds["distance"], grid, rtol=1e-6)
+        assert ours.cutpoints["optimal"]["distance"] == pytest.approx(optimal["distance"], rel=1e-6)
+
+
+pair_lists = st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=60)
+
+
+@settings(deadline=None)
+@given(pair_lists)
+def test_sweep_equals_counting_by_hand(pairs):
+    distances = np.array([distance for distance, _ in pairs], np.float32) / 7
+    hits = np.array([hit for _, hit in pairs])
+    counts = sweep(PairCounts.of(distances, hits))
+    for row, threshold in enumerate(np.unique(distances)):
+        near = distances <= threshold
+        by_hand = [(hits & near).sum(), (~hits & near).sum(), (hits & ~near).sum(), (~hits & ~near).sum()]
+        assert [counts.tp[row], counts.fp[row], counts.fn[row], counts.tn[row]] == by_hand
+
+
+@settings(deadline=None)
+@given(pair_lists, st.integers(1, 5), st.randoms())
+def test_merging_is_exact_in_any_order(pairs, parts, random):
+    distances = np.array([distance for distance, _ in pairs], np.float32)
+    hits = np.array([hit for _, hit in pairs])
+    whole = PairCounts.of(distances, hits)
+    place = np.array([random.randrange(parts) for _ in pairs])
+    split = [PairCounts.of(distances[place == part], hits[place == part]) for part in range(parts)]
+    random.shuffle(split)
+    merged = PairCounts.merge([PairCounts.merge(split[:2]), *split[2:]])
+    for name in ("distances", "hits", "total"):
+        assert np.array_equal(getattr(merged, name), getattr(whole, name))
+
+
+def test_precision_equals_scikit_learn():
+    rng = np.random.default_rng(0)
+    distances = rng.random(500).astype(np.float32)
+    hits = rng.random(500) < 0.6
+    result = calibrate(PairCounts.of(distances, hits))
+    precision, recall, thresholds = precision_recall_curve(hits, -distances.astype(np.float64))
+    order = np.argsort(-thresholds)
+    np.testing.assert_allclose(result.thresholds["precision"], precision[:-1][order], rtol=1e-12)
+    np.testing.assert_allclose(result.thresholds["recall"], recall[:-1][order], rtol=1e-12)
+
+
+def test_queries_without_neighbor_count_as_queries():
+    pairs = PairCounts.of(np.array([0.1, np.inf], np.float32), np.array([True, False]))
+    assert pairs.queries == 2
+    assert calibrate(pairs).cutpoints["optimal"]["binary_accuracy"] == 0.5
+    with pytest.raises(SimpipeError, match="no query"):
+        calibrate(PairCounts.of(np.array([np.inf], np.float32), np.array([False])))
+
+
+def test_majority_vote():
+    neighbors = neighbors_of([[10, 12, 10, 12, 10], [20, 13, 13, 20, 30]], [[1.0, 1.1, 1.2, 1.3, 1.4], [2.0, 2.1, 2.2, 2.3, 2.4]])
+    labels, distances = match_labels(neighbors, "match_majority_vote")
+    assert labels.tolist() == ["10", "20"], "ties go to the label met first"
+    np.testing.assert_allclose(distances, [1.2, 2.2], rtol=1e-6)
+
+
+def test_retrieval_metrics_against_loops():
+    rng = np.random.default_rng(1)
+    relevant = rng.random((50, 10)) < 0.3
+    total = relevant.sum(axis=1) + rng.integers(0, 5, 50)
+    by_hand = []
+    for row, count in zip(relevant, total, strict=True):
+        hits, value = 0, 0.0
+        for rank, hit in enumerate(row[:7], start=1):
+            hits += hit
+            value += hit * hits / rank
+        by_hand.append(value / max(min(count, 7), 1))
+    np.testing.assert_allclose(average_precision_at_k(relevant, 7, total), by_hand)
+    assert recall_at_k(relevant, 3).tolist() == [float(any(row[:3])) for row in relevant]
+
+
+def test_ann_recall_counts_ties_and_short_indexes():
+    inf = np.inf
+    exact = np.array([[0.1, 0.2, 0.2], [0.1, 0.2, inf], [inf, inf, inf]], np.float32)
+    found = np.array([[0.1, 0.2, 0.3], [0.1, 0.2, inf], [inf, inf, inf]], np.float32)
+    np.testing.assert_allclose(ann_recall_at_k(found, exact, 3), [2 / 3, 1, 1])
+    np.testing.assert_allclose(ann_recall_at_k(found, exact, 2), [1, 1, 1])
+
+
+def test_evaluation_sums_add_up():
+    labels = np.array(["0", "1", None, "7"], object)
+    found = neighbors_of([[0, 1], [0, 1], [1, 1], [0, 1]], [[0.1, 0.2], [0.3, 0.4], [0.1, 0.1], [0.9, 1.0]])
+    calibration = {"k": 1, "matcher": "match_nearest", "cutpoints": {"optimal": {"distance": 0.5}}}
+    rules = {"k": 2, "recall_at": (1, 2), "items_of_label": {"0": 1, "1": 1}, "calibration": calibration}
+    whole = evaluate_block(labels, found, found, **rules)
+    parts = EvaluationSums()
+    for row in range(4):
+        rows = slice(row, row + 1)
+        parts = parts + evaluate_block(labels[rows], found.take(rows), found.take(rows), **rules)
+    assert parts.metrics() == pytest.approx(whole.metrics())
+    assert whole.queries == 4
+    assert whole.labelled == 3
+    assert whole.metrics()["label_precision_at_1"] == pytest.approx(1 / 3)
+    assert whole.metrics()["recall_at_2"] == pytest.approx(2 / 3)
+    assert whole.confusion == parts.confusion == {("0", "0"): 1, ("1", "0"): 1, ("7", None): 1}
+
+
+def test_one_shot_accuracy():
+    vectors = np.eye(6, dtype=np.float32).repeat(3, axis=0)
+    labels = np.array([f"c{row // 3}" for row in range(18)], object)
+    groups = {"a": [f"c{i}" for i in range(6)], "too small": ["c0"]}
+    assert one_shot_accuracy(vectors, labels, groups, ways=5, runs=20, seed=0) == 1.0
+    noise = np.random.default_rng(0).normal(size=(18, 8)).astype(np.float32)
+    assert 0.05 < one_shot_accuracy(noise, labels, groups, ways=5, runs=400, seed=0) < 0.45

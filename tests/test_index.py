@@ -1,0 +1,184 @@
+"""Backends, routers, merging and partitions, against brute force."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import clustered
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simpipe.config.models import ExactBackend, HashRouter, KMeansRouter, NmslibBackend, ScannBackend
+from simpipe.embeddings import vectors_column
+from simpipe.grouped import GroupedWriter, read_group
+from simpipe.ids import hash_ids
+from simpipe.index.backend import build_backend
+from simpipe.index.distance import bad_rows, between, prepare
+from simpipe.index.merge import TopK, merge_topk, without_self
+from simpipe.index.partitions import Partition, build_partition
+from simpipe.index.router import Router, fit_router
+
+BACKENDS = {
+    "exact": ExactBackend(kind="exact"),
+    "nmslib": NmslibBackend(kind="nmslib"),
+    "scann": ScannBackend(kind="scann", exact_below=16),
+}
+
+
+def brute_force(queries: np.ndarray, items: np.ndarray, distance: str) -> np.ndarray:
+    """All distances in float64: [nq, n]."""
+    q, x = queries.astype(np.float64), items.astype(np.float64)
+    if distance == "euclidean":
+        return np.sqrt(((q[:, None] - x[None]) ** 2).sum(-1))
+    dot = q @ x.T
+    return 1 - dot if distance == "cosine" else -dot
+
+
+def table_of(vectors: np.ndarray, labels: np.ndarray, prefix: str = "i") -> pa.Table:
+    ids = [f"{prefix}{row:05d}" for row in range(len(vectors))]
+    return pa.table({"id": ids, "label": pa.array([str(label) for label in labels]), "embedding": vectors_column(vectors)})
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "inner_product"])
+@pytest.mark.parametrize("kind", list(BACKENDS))
+def test_partition_survives_a_move_and_answers_in_one_convention(tmp_path, kind, distance):
+    raw, labels = clustered(2000)
+    vectors = prepare(raw, distance)
+    queries = prepare(clustered(50, seed=9)[0], distance)
+    config = BACKENDS[kind]
+    record = build_partition(table_of(vectors, labels), tmp_path / "partitions" / "00003", config, distance=distance, seed=1)
+    assert record == {"path": "partitions/00003", "partition": 3, "rows": 2000, "backend": kind}
+    moved = tmp_path / "elsewhere" / "00003"
+    shutil.move(tmp_path / "partitions" / "00003", moved)
+    part = Partition.load(moved, kind, distance=distance, dim=16, params=config.model_dump())
+    top = part.search(queries, 10)
+    expected = np.sort(brute_force(queries, vectors, distance), axis=1)[:, :10]
+    recall = (top.distances <= expected[:, -1:] + 1e-4).mean()
+    assert recall >= (0.99 if kind != "nmslib" or distance != "inner_product" else 0.9)
+    assert (np.diff(top.distances, axis=1) >= 0).all(), "nearest first, smaller is nearer"
+    exact = part.search(queries, 10, exact=True)
+    np.testing.assert_allclose(exact.distances, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", list(BACKENDS))
+@pytest.mark.parametrize("n", [0, 1, 3, 17])
+def test_small_partitions_answer_with_what_exists(tmp_path, kind, n):
+    vectors = prepare(clustered(max(n, 1))[0], "cosine")[:n]
+    build_partition(table_of(vectors, np.zeros(n)), tmp_path / "00000", BACKENDS[kind], distance="cosine", seed=1)
+    built = (tmp_path / "00000" / "backend.json").read_text()
+    loaded = next(name for name in BACKENDS if f'"{name}"' in built)
+    part = Partition.load(tmp_path / "00000", loaded, distance="cosine", dim=16, params=BACKENDS[kind].model_dump())
+    top = part.search(prepare(clustered(4, seed=3)[0], "cosine"), 10)
+    assert np.isfinite(top.distances).sum(axis=1).tolist() == [min(n, 10)] * 4
+
+
+@pytest.mark.parametrize("kind", list(BACKENDS))
+def test_many_exact_duplicates_find_themselves(kind):
+    rng = np.random.default_rng(0)
+    distinct = prepare(rng.normal(size=(200, 16)).astype(np.float32), "cosine")
+    vectors = np.concatenate([distinct, np.repeat(distinct[:10], 50, axis=0)])
+    backend = build_backend(vectors, BACKENDS[kind], distance="cosine", seed=0)
+    rows = backend.search(distinct, 1)[:, 0]
+    assert np.allclose(vectors[rows], distinct), "each query finds a copy of itself"
+
+
+def test_distances_do_not_depend_on_the_block():
+    queries, items = prepare(clustered(40)[0], "cosine"), prepare(clustered(40, seed=1)[0], "cosine")
+    for distance in ("cosine", "euclidean", "inner_product"):
+        together = between(queries, np.stack([items] * 40), distance)
+        for row in range(40):
+            assert np.array_equal(between(queries[row : row + 1], items[None], distance)[0], together[row])
+
+
+def test_bad_rows():
+    vectors = np.ones((5, 3), np.float32)
+    vectors[1, 2] = np.nan
+    vectors[2, 0] = np.inf
+    vectors[3] = 0
+    not_finite, zero = bad_rows(vectors, "cosine")
+    assert not_finite.tolist() == [False, True, True, False, False]
+    assert zero.tolist() == [False, False, False, True, False]
+    assert not bad_rows(vectors, "euclidean")[1].any()
+
+
+def test_unit_vectors_stay_bit_for_bit():
+    once = prepare(clustered(100)[0], "cosine")
+    assert np.array_equal(prepare(once, "cosine"), once)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 12), st.sampled_from([1, 2, 11, 64]), st.integers(0, 10_000))
+def test_merged_partitions_equal_one_index(n, k, partitions, seed):
+    """Any split into partitions gives the answer of the undivided set, ties included."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.integers(-1, 2, size=(n, 3)).astype(np.float32)  # small integers: many ties
+    queries = rng.integers(-1, 2, size=(4, 3)).astype(np.float32)
+    ids = np.array([f"i{row}" for row in range(n)], object)
+    tie = hash_ids(ids.tolist())
+    distances = between(queries, np.broadcast_to(vectors, (4, n, 3)), "euclidean")
+    place = rng.integers(partitions, size=n)
+
+    def part(rows: np.ndarray) -> TopK:
+        repeat = (4, 1)
+        whole = TopK(distances[:, rows], np.tile(tie[rows], repeat), np.tile(ids[rows], repeat), np.tile(ids[rows], repeat))
+        return merge_topk([TopK.empty(4, 0), whole], k)
+
+    merged = merge_topk([TopK.empty(4, 0), *(part(np.flatnonzero(place == number)) for number in range(partitions))], k)
+    for row in range(4):
+        oracle = sorted(range(n), key=lambda item: (distances[row, item], tie[item]))[:k]
+        assert [name for name in merged.ids[row] if name is not None] == ids[oracle].tolist()
+
+
+def test_merge_drops_an_id_that_comes_twice():
+    one = TopK(np.array([[0.1, 0.2]], np.float32), np.array([[7, 8]], np.uint64), np.array([["a", "b"]], object), np.array([["x", "y"]], object))
+    merged = merge_topk([one, one], 3)
+    assert merged.ids.tolist() == [["a", "b", None]]
+    assert merged.distances[0, 2] == np.inf
+
+
+def test_without_self_goes_by_id():
+    top = TopK(np.array([[0.0, 0.0, 0.5]], np.float32), np.array([[1, 2, 3]], np.uint64), np.array([["twin", "me", "far"]], object), np.array([["x", "y", "z"]], object))
+    assert without_self(top, np.array(["me"], object), 2).ids.tolist() == [["twin", "far"]]
+    assert without_self(top, np.array(["stranger"], object), 2).ids.tolist() == [["twin", "me"]]
+
+
+def test_kmeans_router_sends_a_vector_to_its_own_partition(tmp_path):
+    vectors, _ = clustered(3000)
+    vectors = prepare(vectors, "cosine")
+    router = fit_router(vectors, KMeansRouter(kind="kmeans", partitions=11), seed=5)
+    router.save(tmp_path / "router.npy")
+    again = Router.load(tmp_path / "router.npy", 11)
+    ids = pa.array([f"i{row}" for row in range(3000)])
+    assigned = again.assign(ids, vectors)
+    assert len(np.unique(assigned)) == 11
+    assert again.probes(vectors, 1)[np.arange(3000), assigned].all()
+    assert (again.probes(vectors, 3).sum(axis=1) == 3).all()
+    assert again.probes(vectors, None).all()
+    assert np.array_equal(fit_router(vectors, KMeansRouter(kind="kmeans", partitions=11), seed=5).centroids, router.centroids)
+
+
+def test_routers_with_little_data():
+    one = np.ones((5, 4), np.float32)
+    assert fit_router(one, KMeansRouter(kind="kmeans", partitions=4), seed=0).partitions == 1
+    router = fit_router(one, HashRouter(kind="hash", partitions=3), seed=0)
+    assert router.probes(one, 1).all(), "with hash routing every partition may hold the nearest"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 6), max_size=20), min_size=1, max_size=4))
+def test_grouped_files_lose_nothing(tmp_path_factory, blocks):
+    path = tmp_path_factory.mktemp("grouped") / "rows.arrow"
+    kind = pa.schema([("row", pa.int64())])
+    with GroupedWriter(path, kind, 7) as writer:
+        first = 0
+        for block in blocks:
+            writer.write(pa.table({"row": pa.array(range(first, first + len(block)), pa.int64())}), np.array(block, np.int64))
+            first += len(block)
+    flat = [group for block in blocks for group in block]
+    for group in range(7):
+        table = read_group([path], group, 7)
+        assert table is not None
+        assert table.column("row").to_pylist() == [row for row, each in enumerate(flat) if each == group]

@@ -1,0 +1,380 @@
+"""The line on ready-made vectors: nothing lost, doubled or renamed; bad input is refused by name; releases and pointer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import simpipe
+from pipelines.line import Line
+from simpipe import files, releases
+from simpipe.cli import main
+from simpipe.config import Config
+from simpipe.embeddings import EmbeddingsInfo
+from simpipe.errors import (
+    ConfigError,
+    DuplicateIdError,
+    IncompatibleError,
+    PublishConflictError,
+    QueryError,
+    RejectedError,
+    ReleaseError,
+    SimpipeError,
+    SourceError,
+)
+from simpipe.index.query import QuerySpec, answer_all
+
+
+def run(config: Config, beam_args=()) -> tuple[Line, list[str]]:
+    said: list[str] = []
+    line = Line(config, beam_args, said.append)
+    line.run()
+    return line, said
+
+
+def items_of(root: Path) -> dict[str, tuple[str, bytes]]:
+    """Everything the live release holds: id -> label and vector, from the partitions; and the store agrees."""
+    searcher = simpipe.open_release(root, verify=True)
+    found: dict[str, tuple[str, bytes]] = {}
+    places: dict[str, int] = {}
+    for about in searcher.manifest.partitions:
+        part = searcher.partition(about.partition)
+        for row, name in enumerate(part.ids):
+            assert name not in found, "no id twice"
+            found[name] = (part.labels[row], part.vectors[row].tobytes())
+            places[name] = about.partition
+    store = pa.concat_tables([pq.read_table(releases.resolve(searcher.folder, entry)) for entry in searcher.manifest.under("store")])
+    assert dict(zip(store["id"].to_pylist(), store["partition"].to_pylist(), strict=True)) == places
+    assert {name: label for name, (label, _) in found.items()} == dict(zip(store["id"].to_pylist(), store["label"].to_pylist(), strict=True))
+    assert len(found) == searcher.items
+    return found
+
+
+@pytest.fixture(scope="module")
+def ran(vectors_config, tmp_path_factory):
+    root = tmp_path_factory.mktemp("ran") / "root"
+    config = vectors_config(root)
+    line, said = run(config)
+    return config, line, said
+
+
+def test_every_item_is_there_once_with_its_label_and_vector(ran):
+    config, line, said = ran
+    raw = np.load(config.source.path)
+    ids, labels = np.load(config.source.ids), np.load(config.source.labels)
+    info = EmbeddingsInfo.load(line.embeddings[0])
+    queries = {name for file in info.of_splits("query") for name in pq.read_table(line.embeddings[0] / file.path)["id"].to_pylist()}
+    found = items_of(line.root)
+    assert set(found) | queries == set(ids.tolist())
+    assert not set(found) & queries, "held-out queries are not indexed"
+    assert 0.07 < len(queries) / len(ids) < 0.13
+    for row, name in enumerate(ids):
+        if name in found:
+            label, vector = found[name]
+            assert label == labels[row]
+            np.testing.assert_allclose(np.frombuffer(vector, np.float32), raw[row] / np.linalg.norm(raw[row]), rtol=1e-5)
+    assert [text.split()[0] for text in said] == ["import", "build", "calibrate", "evaluate", "report", "publish"]
+
+
+def test_every_item_is_its_own_nearest_neighbor_over_eleven_partitions(ran):
+    searcher = simpipe.open_release(ran[0].root)
+    assert len(searcher.manifest.partitions) == 11
+    for about in searcher.manifest.partitions:
+        part = searcher.partition(about.partition)
+        nearest = searcher.lookup(np.asarray(part.vectors), 1)
+        assert nearest.ids[:, 0].tolist() == part.ids.tolist()
+
+
+def test_lookup_equals_brute_force_and_leaves_the_query_out_by_id(ran):
+    searcher = simpipe.open_release(ran[0].root)
+    parts = [searcher.partition(about.partition) for about in searcher.manifest.partitions]
+    vectors, ids = np.concatenate([part.vectors for part in parts]), np.concatenate([part.ids for part in parts])
+    queries, names = vectors[:20], ids[:20]
+    distances = 1 - queries.astype(np.float64) @ vectors.T.astype(np.float64)
+    oracle = ids[np.argsort(distances, axis=1, kind="stable")[:, :6]]
+    found = searcher.lookup(queries, 5, query_ids=names.tolist())
+    assert [list(row) for row in found.ids] == [[name for name in row if name != own][:5] for row, own in zip(oracle, names, strict=True)]
+
+
+def test_metrics_and_cutpoints_equal_a_plain_computation(ran):
+    config, line, _ = ran
+    searcher = simpipe.open_release(config.root)
+    info = EmbeddingsInfo.load(line.embeddings[0])
+    paths = tuple(str(line.embeddings[0] / file.path) for file in info.of_splits("query"))
+    answers = list(answer_all(QuerySpec(str(searcher.folder), paths, 10, True, 100)))
+    hits = np.concatenate([answer.found.labels[:, 0] == answer.labels for answer in answers])
+    distances = np.concatenate([answer.found.distances[:, 0] for answer in answers])
+    assert line.metrics()["label_precision_at_1"] == pytest.approx(hits.mean())
+    assert line.metrics()["ann_recall_at_10"] == 1.0, "exact backend, all partitions asked"
+    cut = searcher.cutpoints["recall>=0.95"]
+    near = distances <= np.float32(cut["distance"])
+    assert cut["recall"] == pytest.approx((hits & near).sum() / hits.sum())
+    assert cut["recall"] >= 0.95
+    assert (hits & (distances < np.float32(cut["distance"]))).sum() / hits.sum() < 0.95, "the smallest threshold that reaches it"
+
+
+def test_match_applies_the_cutpoint_as_calibration_did(ran):
+    searcher = simpipe.open_release(ran[0].root)
+    name = searcher.partition(0).ids[0]
+    vector = searcher.vectors_of([name])
+    assert searcher.match(vector, query_ids=[name]).labels[0] == searcher.items_of([name])["label"][0].as_py()
+    far = -vector
+    result = searcher.match(far)
+    assert result.labels[0] is None
+    assert result.distances[0] > np.float32(searcher.cutpoints["optimal"]["distance"])
+    with pytest.raises(QueryError, match="there are: optimal"):
+        searcher.match(vector, "nonsense")
+
+
+def test_queries_that_cannot_be_answered(ran):
+    searcher = simpipe.open_release(ran[0].root)
+    good = np.ones((3, 16), np.float32)
+    for broken, error, text in (
+        (np.full((1, 16), np.nan), QueryError, "row 0 holds NaN"),
+        (np.concatenate([good, np.zeros((1, 16))]), QueryError, "row 3 has zero norm"),
+        (np.ones((2, 15)), IncompatibleError, "dim 15.*dim 16"),
+        (np.array([["a"] * 16]), QueryError, "dtype"),
+    ):
+        with pytest.raises(error, match=text):
+            searcher.lookup(broken)
+    with pytest.raises(QueryError, match="k is 0"):
+        searcher.lookup(good, 0)
+    with pytest.raises(QueryError, match="nobody"):
+        searcher.vectors_of(["nobody"])
+    with pytest.raises(IncompatibleError, match="deadbeef.*none"):
+        searcher.check_encoder("deadbeef")
+
+
+def test_k_larger_than_the_index_answers_with_what_exists(ran):
+    searcher = simpipe.open_release(ran[0].root)
+    found = searcher.lookup(np.ones((2, 16), np.float32), searcher.items + 500)
+    assert found.valid.sum(axis=1).tolist() == [searcher.items] * 2
+    assert len(set(found.ids[0][found.valid[0]])) == searcher.items
+
+
+def test_second_run_skips_everything(ran):
+    _, said = run(ran[0])
+    assert all("skipped, unchanged" in text for text in said)
+
+
+def test_same_result_from_another_root_and_runner(ran, vectors_config, tmp_path):
+    _, _, _ = ran
+    run(vectors_config(tmp_path / "again"), ["--runner=BundleBasedDirectRunner"])
+    assert items_of(tmp_path / "again") == items_of(Path(ran[0].root))
+
+
+@pytest.mark.parametrize("backend", ["nmslib", "scann"])
+def test_other_backends_hold_the_same_items(ran, vectors_config, tmp_path, backend):
+    build = {"router": {"kind": "hash", "partitions": 2}, "backend": {"kind": backend}}
+    line, _ = run(vectors_config(tmp_path / backend, build=build))
+    assert {part.backend for part in line.release()[1].partitions} == {backend}
+    assert items_of(line.root) == items_of(Path(ran[0].root))
+    assert line.metrics()["ann_recall_at_10"] >= 0.99
+
+
+def test_a_changed_calibration_makes_a_new_release_that_shares_the_partitions(vectors_config, tmp_path):
+    first, _ = run(vectors_config(tmp_path / "r"))
+    before = releases.read_pointer(first.root)
+    second, said = run(vectors_config(tmp_path / "r", calibrate={"k": 3, "matcher": "match_majority_vote"}))
+    after = releases.read_pointer(first.root)
+    assert "skipped" in said[1]
+    assert "done" in said[2]
+    assert after.previous == before.release != after.release
+    folder, manifest = second.release()
+    assert manifest.parents == (before.release,)
+    assert not (folder / "partitions").exists()
+    assert items_of(first.root), "opens and verifies"
+    assert releases.rollback(first.root).release == before.release
+    assert [row["state"] for row in releases.overview(first.root)] == ["previous", "live"]
+    again, said = run(vectors_config(tmp_path / "r", calibrate={"k": 3, "matcher": "match_majority_vote"}))
+    assert releases.read_pointer(first.root).release == after.release, "the finished release is found and published again"
+
+
+def test_publish_is_conditional_and_needs_a_finished_release(ran, vectors_config, tmp_path):
+    line = Line(vectors_config(tmp_path / "r"), say=lambda text: None)
+    line.embed()
+    line.build()
+    with pytest.raises(ReleaseError, match="calibrate"):
+        line.publish()
+    with pytest.raises(ReleaseError, match="nothing is published"):
+        simpipe.open_release(tmp_path / "r")
+    line.calibrate()
+    line.evaluate()
+    name = line.release()[1].release
+    with pytest.raises(PublishConflictError):
+        releases.publish(line.root, name, expected="somebody-else")
+    releases.publish(line.root, name)
+    with pytest.raises(ReleaseError, match="no previous"):
+        releases.rollback(line.root)
+    with pytest.raises(ReleaseError, match="no such release"):
+        releases.publish(line.root, "20200101T000000Z-abcdef")
+
+
+@pytest.mark.parametrize("victim", ["vectors.npy", "rows.parquet", "router.npy", "cutpoints.json", "manifest.json", "store"])
+def test_an_altered_release_is_refused(vectors_config, tmp_path, victim):
+    line, _ = run(vectors_config(tmp_path / "r"))
+    folder, _ = line.release()
+    path = next(path for path in sorted(folder.rglob("*")) if path.is_file() and victim in path.as_posix())
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+    def use():
+        searcher = simpipe.open_release(tmp_path / "r")
+        searcher.match(np.ones((1, 16), np.float32))
+        searcher.items_of(searcher.partition(0).ids[:40].tolist())
+
+    with pytest.raises(ReleaseError, match="SHA-256|altered") as caught:
+        use()
+    assert path.name in str(caught.value)
+    assert caught.value.cure
+
+
+def broken_vectors(tmp_path: Path, change) -> dict:
+    vectors = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+    ids = [f"v{row}" for row in range(200)]
+    change(vectors, ids)
+    np.save(tmp_path / "x.npy", vectors)
+    (tmp_path / "ids.txt").write_text("\n".join(ids) + "\n")
+    return {"kind": "vectors", "path": str(tmp_path / "x.npy"), "ids": str(tmp_path / "ids.txt")}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        (lambda x, ids: x.__setitem__((17, 3), np.nan), RejectedError, r"x\.npy row 17: the vector holds NaN.*'v17'"),
+        (lambda x, ids: x.__setitem__(18, 0), RejectedError, r"x\.npy row 18: the vector has zero norm"),
+        (lambda x, ids: ids.__setitem__(19, ""), RejectedError, r"x\.npy row 19: the id is null or empty"),
+        (lambda x, ids: ids.__setitem__(20, "v3"), DuplicateIdError, r"id 'v3'.*x|index-00000"),
+        (lambda x, ids: ids.pop(), SourceError, r"199 values for 200 vectors"),
+    ],
+)
+def test_bad_vectors_are_named(vectors_config, tmp_path, change, error, text):
+    source = broken_vectors(tmp_path, change)
+    with pytest.raises(error, match=text) as caught:
+        run(vectors_config(tmp_path / "r", source=source))
+    assert caught.value.cure
+    assert releases.read_pointer(tmp_path / "r") is None
+
+
+def test_bad_vectors_within_the_allowed_share_are_left_out(vectors_config, tmp_path):
+    source = broken_vectors(tmp_path, lambda x, ids: x.__setitem__(17, np.nan))
+    line, _ = run(vectors_config(tmp_path / "r", source=source, rejects={"max_share": 0.01}))
+    info = EmbeddingsInfo.load(line.embeddings[0])
+    assert info.counts == {"read": 200, "written": 199, "rejected": 1}
+    rejected = [json.loads(text) for path in (line.embeddings[0] / "rejects").iterdir() for text in path.read_text().splitlines()]
+    assert [entry["id"] for entry in rejected] == ["v17"]
+    assert "v17" not in items_of(line.root)
+
+
+def test_mixed_dimensions_in_parquet(vectors_config, tmp_path):
+    rows = [[1.0, 2.0, 3.0], [1.0, 2.0], [3.0, 1.0, 2.0]]
+    pq.write_table(pa.table({"id": ["a", "b", "c"], "embedding": pa.array(rows, pa.list_(pa.float32()))}), tmp_path / "x.parquet")
+    source = {"kind": "vectors", "path": str(tmp_path / "x.parquet"), "ids": "id"}
+    with pytest.raises(RejectedError, match=r"x\.parquet row 1: dim 2, the first vector has 3"):
+        run(vectors_config(tmp_path / "r", source=source))
+
+
+@pytest.mark.parametrize(
+    ("array", "text"),
+    [
+        (np.zeros((0, 8), np.float32), "no vectors"),
+        (np.zeros(8, np.float32), r"shape \[n, dim\]"),
+        (np.array([{"a": 1}], object), "NumPy cannot read it|objects"),
+    ],
+)
+def test_files_that_hold_no_vectors(vectors_config, tmp_path, array, text):
+    np.save(tmp_path / "x.npy", array, allow_pickle=True)
+    with pytest.raises(SourceError, match=text):
+        run(vectors_config(tmp_path / "r", source={"kind": "vectors", "path": str(tmp_path / "x.npy")}))
+
+
+def test_parquet_with_metadata_and_class_lists(vectors_config, tmp_path):
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "key": [f"k{row}" for row in range(300)],
+            "kind": [str(row % 3) for row in range(300)],
+            "price": pa.array([float(row) for row in range(300)]),
+            "embedding": pa.array(list(rng.normal(size=(300, 4))), pa.list_(pa.float64())),
+        }
+    )
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=70)
+    source = {"kind": "vectors", "path": str(tmp_path / "x.parquet"), "ids": "key", "labels": "kind", "metadata": ["price"]}
+    line, _ = run(vectors_config(tmp_path / "r", source=source, classes={"index": ["0-1"]}))
+    searcher = simpipe.open_release(line.root)
+    assert {label for label, _ in items_of(line.root).values()} == {"0", "1"}
+    name = searcher.partition(0).ids[0]
+    assert searcher.items_of([name])["price"].to_pylist() == [float(name[1:])]
+    with pytest.raises(ConfigError, match=r"classes\.index: class '7'"):
+        run(vectors_config(tmp_path / "r2", source=source, classes={"index": ["0", "7"]}))
+
+
+def test_without_labels_there_are_neighbors_but_no_cutpoints(vectors_config, tmp_path):
+    source = broken_vectors(tmp_path, lambda x, ids: None)
+    line, said = run(vectors_config(tmp_path / "r", source=source))
+    assert any("no labels" in text for text in said)
+    assert line.metrics()["ann_recall_at_10"] == 1.0
+    with pytest.raises(QueryError, match="no cutpoint"):
+        simpipe.open_release(line.root).match(np.ones((1, 8), np.float32))
+
+
+def test_no_queries_is_an_error_with_a_cure(vectors_config, tmp_path):
+    with pytest.raises(SimpipeError, match="no held-out queries") as caught:
+        run(vectors_config(tmp_path / "r", queries={"fraction": 0.0}))
+    assert "queries.fraction" in caught.value.cure
+
+
+def test_refused_runners(vectors_config, tmp_path):
+    for argument in ("--runner=DaskRunner", "--direct_running_mode=multi_threading"):
+        with pytest.raises(ConfigError):
+            run(vectors_config(tmp_path / "r"), [argument])
+
+
+def test_command_line_prints_errors_without_traceback(tmp_path, capsys):
+    path = tmp_path / "a.yaml"
+    path.write_text("name: a\nroot: r\nsource: digits\ntypo: 1\n")
+    assert main(["run", "--config", str(path)]) == 2
+    shown = capsys.readouterr().err
+    assert "typo: unknown key" in shown
+    assert "Traceback" not in shown
+
+
+BLOCKER = """
+import os, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tensorflow", "keras"):
+            with open(os.environ["BLOCKED_LOG"], "a") as log:
+                log.write(name + "\\n")
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocker())
+with open(os.environ["BLOCKED_LOG"] + ".processes", "a") as log:
+    log.write(str(os.getpid()) + "\\n")
+"""
+
+
+@pytest.mark.parametrize("backend", ["scann", "nmslib"])
+def test_ready_made_vectors_never_import_tensorflow(vectors_config, tmp_path, backend):
+    """Every process of the run starts with a hook that logs and refuses any import of TensorFlow or Keras."""
+    import yaml
+
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(BLOCKER)
+    config = vectors_config(tmp_path / "r", build={"router": {"kind": "kmeans", "partitions": 2}, "backend": {"kind": backend}})
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(json.loads(config.model_dump_json())))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "hook"), "BLOCKED_LOG": str(tmp_path / "log")}
+    command = [sys.executable, "-m", "simpipe.cli", "run", "--config", str(tmp_path / "c.yaml")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "log.processes").exists(), "the hook was active"
+    assert not (tmp_path / "log").exists(), (tmp_path / "log").read_text()
+    assert files.read_json(tmp_path / "r" / "live.json")["release"]

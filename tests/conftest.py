@@ -35,7 +35,12 @@ def vectors_config(tmp_path_factory: pytest.TempPathFactory):
     np.save(folder / "labels.npy", np.array([f"c{label}" for label in labels]))
 
     def make(root: Path, **changes):
-        source = {"kind": "vectors", "path": str(folder / "x.npy"), "ids": str(folder / "ids.npy"), "labels": str(folder / "labels.npy")}
+        source = {
+            "kind": "vectors",
+            "path": str(folder / "x.npy"),
+            "ids": str(folder / "ids.npy"),
+            "labels": str(folder / "labels.npy"),
+        }
         raw = {
             "name": "vectors",
             "root": str(root),

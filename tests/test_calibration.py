@@ -47,7 +47,14 @@ def test_published_values():
     for name, values in expected.items():
         np.testing.assert_allclose(result.thresholds[name], values, rtol=1e-6)
     at = {name: round(cut["distance"], 6) for name, cut in result.cutpoints.items()}
-    assert at == {"optimal": 0.4, "f1>=0.5": 0.05, "f1>=0.8": 0.1, "precision>=0.5": 0.4, "precision>=0.8": 0.2, "precision>=0.99": 0.1}
+    assert at == {
+        "optimal": 0.4,
+        "f1>=0.5": 0.05,
+        "f1>=0.8": 0.1,
+        "precision>=0.5": 0.4,
+        "precision>=0.8": 0.2,
+        "precision>=0.99": 0.1,
+    }
 
 
 def golden_cases():

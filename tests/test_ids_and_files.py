@@ -86,7 +86,15 @@ def test_verify_names_the_file(tmp_path):
 
 
 def test_lock_goes_with_its_process(tmp_path):
-    code = f"import sys, time; from pathlib import Path; from simpipe import files\nwith files.locked(Path({str(tmp_path / 'lock')!r})):\n print('held', flush=True); time.sleep(60)"
+    lock = str(tmp_path / "lock")
+    code = f"""
+import time
+from pathlib import Path
+from simpipe import files
+with files.locked(Path({lock!r})):
+    print("held", flush=True)
+    time.sleep(60)
+"""
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert holder.stdout is not None
     holder.stdout.readline()

@@ -133,14 +133,24 @@ def test_merged_partitions_equal_one_index(n, k, partitions, seed):
 
 
 def test_merge_drops_an_id_that_comes_twice():
-    one = TopK(np.array([[0.1, 0.2]], np.float32), np.array([[7, 8]], np.uint64), np.array([["a", "b"]], object), np.array([["x", "y"]], object))
+    one = TopK(
+        np.array([[0.1, 0.2]], np.float32),
+        np.array([[7, 8]], np.uint64),
+        np.array([["a", "b"]], object),
+        np.array([["x", "y"]], object),
+    )
     merged = merge_topk([one, one], 3)
     assert merged.ids.tolist() == [["a", "b", None]]
     assert merged.distances[0, 2] == np.inf
 
 
 def test_without_self_goes_by_id():
-    top = TopK(np.array([[0.0, 0.0, 0.5]], np.float32), np.array([[1, 2, 3]], np.uint64), np.array([["twin", "me", "far"]], object), np.array([["x", "y", "z"]], object))
+    top = TopK(
+        np.array([[0.0, 0.0, 0.5]], np.float32),
+        np.array([[1, 2, 3]], np.uint64),
+        np.array([["twin", "me", "far"]], object),
+        np.array([["x", "y", "z"]], object),
+    )
     assert without_self(top, np.array(["me"], object), 2).ids.tolist() == [["twin", "far"]]
     assert without_self(top, np.array(["stranger"], object), 2).ids.tolist() == [["twin", "me"]]
 

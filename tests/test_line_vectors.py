@@ -51,9 +51,13 @@ def items_of(root: Path) -> dict[str, tuple[str, bytes]]:
             assert name not in found, "no id twice"
             found[name] = (part.labels[row], part.vectors[row].tobytes())
             places[name] = about.partition
-    store = pa.concat_tables([pq.read_table(releases.resolve(searcher.folder, entry)) for entry in searcher.manifest.under("store")])
+    store = pa.concat_tables(
+        [pq.read_table(releases.resolve(searcher.folder, entry)) for entry in searcher.manifest.under("store")]
+    )
     assert dict(zip(store["id"].to_pylist(), store["partition"].to_pylist(), strict=True)) == places
-    assert {name: label for name, (label, _) in found.items()} == dict(zip(store["id"].to_pylist(), store["label"].to_pylist(), strict=True))
+    assert {name: label for name, (label, _) in found.items()} == dict(
+        zip(store["id"].to_pylist(), store["label"].to_pylist(), strict=True)
+    )
     assert len(found) == searcher.items
     return found
 
@@ -71,7 +75,9 @@ def test_every_item_is_there_once_with_its_label_and_vector(ran):
     raw = np.load(config.source.path)
     ids, labels = np.load(config.source.ids), np.load(config.source.labels)
     info = EmbeddingsInfo.load(line.embeddings[0])
-    queries = {name for file in info.of_splits("query") for name in pq.read_table(line.embeddings[0] / file.path)["id"].to_pylist()}
+    queries = {
+        name for file in info.of_splits("query") for name in pq.read_table(line.embeddings[0] / file.path)["id"].to_pylist()
+    }
     found = items_of(line.root)
     assert set(found) | queries == set(ids.tolist())
     assert not set(found) & queries, "held-out queries are not indexed"
@@ -101,7 +107,9 @@ def test_lookup_equals_brute_force_and_leaves_the_query_out_by_id(ran):
     distances = 1 - queries.astype(np.float64) @ vectors.T.astype(np.float64)
     oracle = ids[np.argsort(distances, axis=1, kind="stable")[:, :6]]
     found = searcher.lookup(queries, 5, query_ids=names.tolist())
-    assert [list(row) for row in found.ids] == [[name for name in row if name != own][:5] for row, own in zip(oracle, names, strict=True)]
+    assert [list(row) for row in found.ids] == [
+        [name for name in row if name != own][:5] for row, own in zip(oracle, names, strict=True)
+    ]
 
 
 def test_metrics_and_cutpoints_equal_a_plain_computation(ran):
@@ -149,7 +157,7 @@ def test_queries_that_cannot_be_answered(ran):
         searcher.lookup(good, 0)
     with pytest.raises(QueryError, match="nobody"):
         searcher.vectors_of(["nobody"])
-    with pytest.raises(IncompatibleError, match="deadbeef.*none"):
+    with pytest.raises(IncompatibleError, match=r"deadbeef.*none"):
         searcher.check_encoder("deadbeef")
 
 
@@ -194,7 +202,7 @@ def test_a_changed_calibration_makes_a_new_release_that_shares_the_partitions(ve
     assert items_of(first.root), "opens and verifies"
     assert releases.rollback(first.root).release == before.release
     assert [row["state"] for row in releases.overview(first.root)] == ["previous", "live"]
-    again, said = run(vectors_config(tmp_path / "r", calibrate={"k": 3, "matcher": "match_majority_vote"}))
+    _, said = run(vectors_config(tmp_path / "r", calibrate={"k": 3, "matcher": "match_majority_vote"}))
     assert releases.read_pointer(first.root).release == after.release, "the finished release is found and published again"
 
 
@@ -232,7 +240,7 @@ def test_an_altered_release_is_refused(vectors_config, tmp_path, victim):
         searcher.match(np.ones((1, 16), np.float32))
         searcher.items_of(searcher.partition(0).ids[:40].tolist())
 
-    with pytest.raises(ReleaseError, match="SHA-256|altered") as caught:
+    with pytest.raises(ReleaseError, match=r"SHA-256|altered") as caught:
         use()
     assert path.name in str(caught.value)
     assert caught.value.cure

@@ -258,6 +258,18 @@ def test_groups_too_small_are_told_before_training(tmp_path: Path) -> None:
         sampler.check_visits(100)
 
 
+def test_classes_never_drawn_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Class 4 lies thinly over twelve shards: three of them never hold four examples of it."""
+    y = np.repeat(np.arange(5), [36, 36, 36, 36, 12])
+    x = np.zeros((len(y), 4, 4, 1), np.uint8)
+    make_examples(tmp_path, x, y, num_shards=12, shard_of=np.arange(len(y)) % 12)
+    ShardSampler(tmp_path, CONFIG, seed=5).check_visits(100)
+    assert "1 train classes are never drawn: raise train.sampler.open_shards" in caplog.text
+    caplog.clear()
+    ShardSampler(tmp_path, CONFIG.model_copy(update={"open_shards": 12}), seed=5).check_visits(100)
+    assert not caplog.text
+
+
 def test_vectors_and_nan(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     y = np.repeat(np.arange(4), 10)

@@ -61,7 +61,7 @@ def test_learns_unseen_classes(tmp_path: Path, examples: Path, digits: tuple[np.
     info = train(run, examples=examples, folder=tmp_path, key="the key")
     model, loaded = load_model(tmp_path)
     assert loaded == info
-    assert (info.key, info.dim, info.distance) == ("the key", 32, "cosine")
+    assert (info.key, info.dim, info.distance) == ("the key", 64, "cosine")
     assert info.train_classes == tuple("01234567")
     assert len(info.history["loss"]) == 2
     assert info.metrics == {"loss": info.history["loss"][-1]}
@@ -118,6 +118,17 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path: Path, examples: Path, u
     assert info.fingerprint == undisturbed.fingerprint
     assert info.history == undisturbed.history
     assert not (tmp_path / ".backup").exists()
+
+
+def test_stopped_before_the_encoder_was_written(
+    tmp_path: Path, examples: Path, undisturbed: EncoderInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "save_encoder", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train(config_of(), examples=examples, folder=tmp_path, key="k")
+    monkeypatch.undo()
+    info = train(config_of(), examples=examples, folder=tmp_path, key="k")
+    assert (info.fingerprint, info.history) == (undisturbed.fingerprint, undisturbed.history)
 
 
 def test_state_of_another_run_or_a_damaged_one_is_ignored(

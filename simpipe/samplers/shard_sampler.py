@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from simpipe.errors import ConfigError, ContractError, SourceError
 from simpipe.samplers.plan import Visit, VisitPlan, plan_pass
 from simpipe.samplers.shard_reader import read_shards
 
+_LOG = logging.getLogger(__name__)
 _SPLIT = "train"
 
 
@@ -109,11 +111,13 @@ class ShardSampler:
     def check_visits(self, steps: int) -> None:
         """Checks from `dataset.json` alone that every group of shards up to step `steps` can fill its batches.
 
+        Classes that no group holds K examples of are never drawn: they are logged as a warning.
+
         Raises:
           ConfigError: a group holds fewer than P classes with K examples; names `train.sampler.open_shards`.
         """
         p, k = self.config.classes_per_batch, self.config.examples_per_class
-        step = 0
+        step, drawable = 0, np.zeros(len(self.info.class_names), bool)
         for _, visit in self.visits():
             counts = np.zeros(len(self.info.class_names), np.int64)
             for shard in visit.shards:
@@ -125,8 +129,12 @@ class ShardSampler:
                     f"raise train.sampler.open_shards (there are {len(self._shards)} shards), or lower "
                     "train.sampler.examples_per_class",
                 )
+            drawable |= counts >= k
             if visit.steps is None or (step := step + visit.steps) >= steps:
-                return
+                break
+        unused = len(self.info.train_classes) - int(drawable.sum())
+        if unused:
+            _LOG.warning("%d train classes are never drawn: raise train.sampler.open_shards or the number of steps", unused)
 
     def _rows(self, labels: np.ndarray, visit: Visit, place: tuple[int, int]) -> Iterator[np.ndarray]:
         p, k = self.config.classes_per_batch, self.config.examples_per_class

@@ -71,7 +71,8 @@ def train(config: Config, *, examples: Path, folder: Path, key: str) -> EncoderI
     backup = Backup(folder / _BACKUP, run=files.digest({"key": key, **facts}))
     with strategy.scope():
         epoch, losses = backup.restore(model)
-    _fit(model, sampler, config, backup=backup, epoch=epoch, losses=losses)
+    if epoch < settings.epochs:
+        _fit(model, sampler, config, backup=backup, epoch=epoch, losses=losses)
     # A fresh model outside the strategy: neither optimizer nor replicas go into the file.
     encoder = build_encoder(sampler.info.input, settings.encoder, seed=config.seed)
     encoder.set_weights(model.get_weights())
@@ -173,10 +174,7 @@ class _Watch(keras.callbacks.Callback):
         done = self._epoch * self._steps + batch + 1
         self._update(done)
         if logs and not math.isfinite(logs["loss"]):
-            raise SimpipeError(
-                f"training: the loss is {float(logs['loss'])} at step {done}",
-                _CURE,
-            )
+            raise SimpipeError(f"training: the loss is {float(logs['loss'])} at step {done}", _CURE)
 
 
 class _KeepState(keras.callbacks.Callback):

@@ -1,0 +1,33 @@
+# Each target does its own set-up: it needs python3 (3.11) and make, nothing else.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint lock clean
+
+demo: $(READY)  ## real digits become a published, calibrated index that answers a query
+	$(BIN)/simpipe run --config configs/digits.yaml
+	$(BIN)/simpipe match --config configs/digits.yaml --id digits-00008
+
+test: $(READY)  ## the test suite
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+lock: $(READY)  ## writes requirements.lock anew from pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --extra gcp --extra tfds --extra dev --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and "simpipe needs Python 3.11 or 3.12: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(READY)
+
+clean:  ## removes the virtual environment and the runs
+	rm -rf $(VENV) runs

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.calibrate import query_spec, run_queries, scratch
 from simpipe import files, releases
+from simpipe.arrow import pc
 from simpipe.config import Config
 from simpipe.config.models import OneShotConfig
 from simpipe.data.examples import resolve_classes, sort_classes

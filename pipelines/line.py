@@ -309,9 +309,5 @@ def _dump(part: Any) -> Any:
 
 def headline(metrics: dict[str, float]) -> str:
     """The metrics that matter first, in one line."""
-    first = [
-        name
-        for name in metrics
-        if name.startswith(("ann_recall", "label_precision_at_1", "one_shot")) and not name.endswith("_at_10x")
-    ]
+    first = [name for name in metrics if name.startswith(("ann_recall", "one_shot")) or name == "label_precision_at_1"]
     return ", ".join(f"{name} {metrics[name]:.4f}" for name in first)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 REPORT_HTML = "report.html"
 _CONFUSION_CLASSES = 2000
+_QUERY_POOL = 500
 
 
 def run(config: Config, *, line: Line, key: str) -> tuple[Path, Manifest]:
@@ -49,7 +50,7 @@ def gather(config: Config, line: Line, folder: Path, manifest: Manifest) -> Repo
     embeddings, info = line.embeddings[0], EmbeddingsInfo.load(line.embeddings[0])
     examples = DatasetInfo.load(line.examples[0]) if line.has_encoder else None
     indexed = set(searcher_labels(folder, manifest))
-    queries = sample_rows(embeddings, info, ("query",), config.report.queries, config.seed)
+    queries = pick_queries(config, searcher, calibration, embeddings, info)
     cards = query_cards(config, searcher, calibration, queries, line, examples, indexed)
     seen = set(examples.train_classes) if examples else set()
     history: dict[str, list[float]] = {}
@@ -124,14 +125,13 @@ def confusion_of(rows: list[list[Any]]) -> tuple[list[str], np.ndarray]:
 
 def sample_rows(embeddings: Path, info: EmbeddingsInfo, splits: tuple[str, ...], rows: int, seed: int) -> pa.Table:
     """About `rows` rows of some splits, picked by the hash of the id: the same ones at each run. Files come one by one."""
-    best: pa.Table | None = None
+    best: pa.Table = pa.table({"id": pa.array([], pa.string()), "label": pa.array([], pa.string())})
     for file in info.of_splits(*splits):
         table = pq.read_table(files.inside(embeddings, file.path), columns=["id", "label", "embedding"])
         table = table.replace_schema_metadata(None)
-        best = table if best is None else pa.concat_tables([best, table])
+        best = pa.concat_tables([best, table]) if len(best) else table
         order = np.argsort(hash_ids(best.column("id"), seed=seed + 11), kind="stable")[:rows]
         best = best.take(order)
-    assert best is not None, "an embeddings data set lists at least one file"
     return best
 
 
@@ -143,6 +143,22 @@ def projection(config: Config, embeddings: Path, info: EmbeddingsInfo, seen: set
     points, method, explained = project(vectors_of(table), seed=config.seed)
     labels = ["no label" if label is None else label for label in table.column("label").to_pylist()]
     return Projection(points, labels, [bool(seen) and label not in seen for label in labels], method, explained)
+
+
+def pick_queries(
+    config: Config, searcher: Searcher, calibration: dict[str, Any], embeddings: Path, info: EmbeddingsInfo
+) -> pa.Table:
+    """The queries to show: up to a third that the nearest item gets wrong, found in a sample, then any."""
+    wanted = config.report.queries
+    pool = sample_rows(embeddings, info, ("query",), max(_QUERY_POOL, wanted), config.seed)
+    if not len(pool):
+        return pool
+    neighbors = searcher.lookup(vectors_of(pool), calibration["k"], query_ids=pool.column("id").to_pylist())
+    matched, _ = match_labels(neighbors, calibration["matcher"])
+    labels = np.asarray(pool.column("label").to_pylist(), object)
+    wrong = np.flatnonzero((labels != None) & (matched != labels))[: wanted // 3]  # noqa: E711  element by element
+    others = np.setdiff1d(np.arange(len(pool)), wrong)[: wanted - len(wrong)]
+    return pool.take(np.concatenate([wrong, others]))
 
 
 def query_cards(

@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from simpipe import __version__, files
 from simpipe.beam.io import Outcome, check_rejects, read_summary
@@ -155,7 +156,7 @@ def _describe(
         name=config.name,
         key=key,
         input=source.input,
-        metadata={field.name: str(field.type) for field in source.metadata},
+        metadata=dict[str, Any]({field.name: str(field.type) for field in source.metadata}),
         class_names=plan.class_names,
         train_classes=plan.trained,
         splits=splits,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from simpipe.config import load_config as load_config
     from simpipe.errors import SimpipeError as SimpipeError
     from simpipe.index.searcher import Searcher as Searcher
+    from simpipe.index.searcher import neighbors_table as neighbors_table
     from simpipe.index.searcher import open_release as open_release
 
 _LAZY = {
@@ -21,10 +22,11 @@ _LAZY = {
     "load_config": "simpipe.config",
     "SimpipeError": "simpipe.errors",
     "Searcher": "simpipe.index.searcher",
+    "neighbors_table": "simpipe.index.searcher",
     "open_release": "simpipe.index.searcher",
 }
 
-__all__ = ["Config", "Searcher", "SimpipeError", "__version__", "load_config", "open_release"]
+__all__ = ["Config", "Searcher", "SimpipeError", "__version__", "load_config", "neighbors_table", "open_release"]
 
 
 def __getattr__(name: str) -> Any:

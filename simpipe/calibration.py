@@ -5,7 +5,7 @@ A sort and two cumulative sums give the numbers that TensorFlow Similarity compu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,7 @@ def sweep(pairs: PairCounts) -> MatchCounts:
     return MatchCounts(tp, fp, hits - tp, wrong - fp, pairs.queries)
 
 
-def calibrate(pairs: PairCounts, *, metric: str = "f1", targets: dict[str, Sequence[float]] | None = None) -> Calibration:
+def calibrate(pairs: PairCounts, *, metric: str = "f1", targets: Mapping[Any, Sequence[float]] | None = None) -> Calibration:
     """Sweeps the thresholds and picks cutpoints.
 
     Args:

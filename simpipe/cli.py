@@ -77,9 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cut = args.index("--")
         args, beam_args = args[:cut], args[cut + 1 :]
     options = parser().parse_args(args)
-    # Before TensorFlow or a backend is loaded: their start-up chatter says nothing to a user.
+    # Before TensorFlow is loaded: its start-up chatter says nothing to a user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from simpipe.errors import SimpipeError
 
     try:

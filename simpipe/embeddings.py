@@ -111,7 +111,7 @@ def row_group_rows(dim: int) -> int:
 
 def open_writer(path: Path, kind: pa.Schema) -> pq.ParquetWriter:
     """A Parquet writer for embeddings: ZSTD, BYTE_STREAM_SPLIT on vectors, no dictionary on them."""
-    plain = [field.name for field in kind if field.name not in ("embedding", "id")]
+    plain: Any = [field.name for field in kind if field.name not in ("embedding", "id")]
     return pq.ParquetWriter(
         path,
         kind,

@@ -11,9 +11,7 @@ import numpy as np
 
 from simpipe.matchers import match_labels
 from simpipe.retrieval_metrics import ann_recall_at_k, average_precision_at_k, precision_at_k, recall_at_k
-from simpipe.types import Neighbors
-
-NO_MATCH = None
+from simpipe.types import Neighbors, keep_where
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,14 @@ class EvaluationSums:
         """Means over queries."""
         return {
             name: float(value / (self.queries if name.startswith("ann_recall") else max(self.labelled, 1)))
-            for name, value in sorted(self.sums.items())
+            for name, value in sorted(self.sums.items(), key=_natural)
             if self.queries
         }
+
+
+def _natural(item: tuple[str, float]) -> list[str]:
+    """Sort key: recall_at_5 before recall_at_10."""
+    return [part.zfill(9) if part.isdigit() else part for part in item[0].split("_")]
 
 
 def evaluate_block(
@@ -90,9 +93,9 @@ def evaluate_block(
     nearest = Neighbors(top.ids[:, :depth], top.labels[:, :depth], top.distances[:, :depth])
     matched, distances = match_labels(nearest, calibration["matcher"])
     near = distances <= np.float32(calibration["cutpoints"]["optimal"]["distance"])
-    answers = np.where(near, matched, NO_MATCH)
-    sums["match_right"] = int((answers == truth).sum())
-    sums["match_none"] = int((answers == None).sum())  # noqa: E711
+    answers = keep_where(matched, near)
+    sums["match_right_at_optimal"] = int((answers == truth).sum())
+    sums["match_none_at_optimal"] = int((answers == None).sum())  # noqa: E711
     confusion = Counter(zip(truth.tolist(), answers.tolist(), strict=True))
     return EvaluationSums(n, len(known), sums, confusion)
 

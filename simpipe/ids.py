@@ -6,6 +6,7 @@ An item's place follows from its id alone, so it never moves when other items co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +26,8 @@ def hash_ids(ids: pa.Array | pa.ChunkedArray | Sequence[str], seed: int = 0) -> 
 
     Vectorised over ids, one step per byte position. The values are part of the on-disk contract.
     """
-    array = ids if isinstance(ids, (pa.Array, pa.ChunkedArray)) else pa.array(ids, pa.string())
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # zero chunks
-        array = pa.array([], pa.string())
+    given: Any = ids if isinstance(ids, (pa.Array, pa.ChunkedArray)) else pa.array(ids, pa.string())
+    array = pa.concat_arrays(given.chunks or [pa.array([], pa.string())]) if isinstance(given, pa.ChunkedArray) else given
     array = array.cast(pa.large_string())
     buffers = array.buffers()
     offsets = np.frombuffer(buffers[1], np.int64, len(array) + 1, array.offset * 8) if len(array) else np.zeros(1, np.int64)

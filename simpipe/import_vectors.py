@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from simpipe import files
+from simpipe.arrow import pc
 from simpipe.config.models import VectorsSource
 from simpipe.data.examples import shard_name
 from simpipe.data.vectors import VectorBlock, VectorPlan, read_block

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from simpipe import files
+from simpipe.arrow import pc
 from simpipe.ids import bucket_of
 from simpipe.types import Reject
 

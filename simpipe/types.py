@@ -68,3 +68,10 @@ class Matches:
     labels: np.ndarray
     distances: np.ndarray
     neighbors: Neighbors = field(repr=False)
+
+
+def keep_where(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """A copy of object[...] with None where `keep` is False."""
+    kept = values.copy()
+    kept[~keep] = None
+    return kept

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.metrics import Metrics
+from apache_beam.metrics.metric import Metrics
+from apache_beam.pvalue import AsList, AsSingleton, PBegin
 
 from simpipe import files
 from simpipe.beam.io import SHOWN_REJECTS, Outcome, WriteSummary, write_rejects
@@ -90,24 +92,24 @@ class BuildRelease(beam.PTransform):
 
     plan: BuildPlan
 
-    def expand(self, input_or_inputs: beam.pvalue.PBegin) -> beam.PCollection[None]:
+    def expand(self, input_or_inputs: PBegin) -> tuple[Any, ...]:
         plan, begin = self.plan, input_or_inputs
         work = Path(plan.work)
         numbers = list(range(len(plan.files)))
-        partitions = (
+        partitions: Any = (
             begin
             | "Files to sample" >> beam.Create(numbers)
             | "Sample" >> beam.Map(_sample, plan=plan)
             | "Gather sample" >> beam.CombineGlobally(_Concatenate())
             | "FitRouter" >> beam.Map(_fit, plan=plan)
         )
-        routed = (
+        routed: Any = (
             begin
             | "Files" >> beam.Create(numbers)
             | "Spread files" >> beam.Reshuffle()
-            | "RouteFiles" >> beam.Map(_route, partitions=beam.pvalue.AsSingleton(partitions), plan=plan)
+            | "RouteFiles" >> beam.Map(_route, partitions=AsSingleton(partitions), plan=plan)
         )
-        barrier = beam.pvalue.AsList(routed)
+        barrier = AsList(routed)
         built = (
             partitions
             | "Partitions" >> beam.FlatMap(_numbers)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
+from apache_beam.metrics.metric import Metrics
+from apache_beam.pvalue import PCollection, PValue
 
 from simpipe import files
 from simpipe.beam.io import SHOWN_REJECTS, Outcome, write_rejects
@@ -77,7 +78,7 @@ class EmbedShards(beam.PTransform):
     encoder: str
     folder: str
 
-    def expand(self, input_or_inputs: beam.PCollection[EmbedItem]) -> beam.PCollection[Outcome]:
+    def expand(self, input_or_inputs: PCollection[EmbedItem]) -> PValue:
         return (
             input_or_inputs
             | "Spread" >> beam.Reshuffle()
@@ -99,7 +100,7 @@ class ImportBlocks(beam.PTransform):
     spec: ImportSpec
     folder: str
 
-    def expand(self, input_or_inputs: beam.PCollection[VectorBlock]) -> beam.PCollection[Outcome]:
+    def expand(self, input_or_inputs: PCollection[VectorBlock]) -> PValue:
         return (
             input_or_inputs
             | "Spread" >> beam.Reshuffle()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.pvalue import PCollection, PValue
 
 from simpipe import files
 from simpipe.errors import ContractError, RejectedError
@@ -59,7 +60,7 @@ class WriteSummary(beam.PTransform):
 
     path: str
 
-    def expand(self, input_or_inputs: beam.PCollection[Outcome]) -> beam.PCollection[None]:
+    def expand(self, input_or_inputs: PCollection[Outcome]) -> PValue:
         return (
             input_or_inputs
             | "MergeOutcomes" >> beam.CombineGlobally(MergeOutcomes())

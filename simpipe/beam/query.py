@@ -9,7 +9,8 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.metrics import Metrics
+from apache_beam.metrics.metric import Metrics
+from apache_beam.pvalue import PBegin, PCollection, PValue
 
 from simpipe import files
 from simpipe.beam.workers import held_once
@@ -47,7 +48,7 @@ class QueryRelease(beam.PTransform):
     spec: QuerySpec
     partitions: tuple[int, ...]
 
-    def expand(self, input_or_inputs: beam.pvalue.PBegin) -> beam.PCollection[Answer]:
+    def expand(self, input_or_inputs: PBegin) -> PValue:
         return (
             input_or_inputs
             | "Partitions" >> beam.Create(list(self.partitions))
@@ -105,7 +106,7 @@ class CollectPairs(beam.PTransform):
     matcher: str
     path: str
 
-    def expand(self, input_or_inputs: beam.PCollection[Answer]) -> beam.PCollection[None]:
+    def expand(self, input_or_inputs: PCollection[Answer]) -> PValue:
         return (
             input_or_inputs
             | "Match" >> beam.Map(_pairs, matcher=self.matcher)
@@ -151,7 +152,7 @@ class CollectMetrics(beam.PTransform):
     calibration: dict[str, Any]
     path: str
 
-    def expand(self, input_or_inputs: beam.PCollection[Answer]) -> beam.PCollection[None]:
+    def expand(self, input_or_inputs: PCollection[Answer]) -> PValue:
         return (
             input_or_inputs
             | "Evaluate"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -12,7 +13,7 @@ from simpipe.data.examples import InputSpec
 
 def open_records(path: Path | str, compression: str) -> tf.data.TFRecordDataset:
     """Serialized records of one shard; `compression` is `""` or `"gzip"`."""
-    return tf.data.TFRecordDataset(str(path), compression_type=compression.upper(), buffer_size=8 << 20)
+    return tf.data.TFRecordDataset(str(path), compression_type="GZIP" if compression else "", buffer_size=8 << 20)
 
 
 def parse_batch(serialized: tf.Tensor, spec: InputSpec) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -26,7 +27,7 @@ def parse_batch(serialized: tf.Tensor, spec: InputSpec) -> tuple[tf.Tensor, tf.T
       ids string[n], labels int64[n] (-1 where absent), inputs of `spec.dtype` [n, *spec.shape].
     """
     feature = tf.io.FixedLenFeature(spec.shape, tf.float32) if spec.encoding == "float" else tf.io.FixedLenFeature([], tf.string)
-    parsed = tf.io.parse_example(
+    parsed: Any = tf.io.parse_example(
         serialized,
         {
             "id": tf.io.FixedLenFeature([], tf.string),
@@ -44,7 +45,10 @@ def parse_metadata(serialized: tf.Tensor, types: Mapping[str, str]) -> dict[str,
       serialized: string[n].
       types: name -> `string`, `int64` or `float`, from `dataset.json`.
     """
-    return tf.io.parse_example(serialized, {name: tf.io.RaggedFeature(tf.dtypes.as_dtype(kind)) for name, kind in types.items()})
+    parsed: Any = tf.io.parse_example(
+        serialized, {name: tf.io.RaggedFeature(tf.dtypes.as_dtype(kind)) for name, kind in types.items()}
+    )
+    return parsed
 
 
 def decode_inputs(values: tf.Tensor, spec: InputSpec) -> tf.Tensor:

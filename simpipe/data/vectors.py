@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from simpipe import files
+from simpipe.arrow import pc
 from simpipe.config.models import VectorsSource
 from simpipe.embeddings import vectors_column
 from simpipe.errors import SourceError

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from simpipe.types import keep_where
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -87,7 +89,7 @@ def without_self(top: TopK, query_ids: np.ndarray, k: int) -> TopK:
     if own.any():
         order = np.argsort(own, axis=1, kind="stable")
         distances = np.take_along_axis(np.where(own, np.float32(np.inf), top.distances), order, axis=1)
-        ids = np.take_along_axis(np.where(own, None, top.ids), order, axis=1)
-        labels = np.take_along_axis(np.where(own, None, top.labels), order, axis=1)
+        ids = np.take_along_axis(keep_where(top.ids, ~own), order, axis=1)
+        labels = np.take_along_axis(keep_where(top.labels, ~own), order, axis=1)
         top = TopK(distances, np.take_along_axis(top.tie, order, axis=1), ids, labels)
     return TopK(top.distances[:, :k], top.tie[:, :k], top.ids[:, :k], top.labels[:, :k])

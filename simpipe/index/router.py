@@ -90,5 +90,10 @@ def fit_router(sample: np.ndarray, config: HashRouter | KMeansRouter, *, seed: i
     if clusters < 2:
         return Router(1, np.ascontiguousarray(sample.mean(axis=0, keepdims=True), np.float32))
     with threadpool_limits(limits=1):  # sums in several threads differ in the last bit from run to run
-        model = KMeans(clusters, n_init=2, max_iter=50, random_state=seed).fit(sample)
+        model = KMeans(
+            clusters,
+            n_init=2,  # pyright: ignore[reportArgumentType]  its stub knows only "auto"
+            max_iter=50,
+            random_state=seed,
+        ).fit(sample)
     return Router(clusters, np.ascontiguousarray(model.cluster_centers_, np.float32))

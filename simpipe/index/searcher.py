@@ -18,7 +18,7 @@ from simpipe.index.partitions import Partition, partition_folder
 from simpipe.index.router import ROUTER_FILE, Router
 from simpipe.manifest import Manifest
 from simpipe.matchers import match_labels
-from simpipe.types import Matches, Neighbors
+from simpipe.types import Matches, Neighbors, keep_where
 
 
 def open_release(uri: str | Path, release: str | None = None, *, verify: bool = False) -> Searcher:
@@ -198,7 +198,7 @@ class Searcher:
         labels, distances = match_labels(neighbors, calibration["matcher"])
         # The same comparison as in calibration: float32 against float32, the threshold itself is near.
         near = distances <= np.float32(calibration["cutpoints"][cutpoint]["distance"])
-        return Matches(np.where(near, labels, None), distances, neighbors)
+        return Matches(keep_where(labels, near), distances, neighbors)
 
     def items_of(self, ids: Sequence[str]) -> pa.Table:
         """Label, partition and metadata of items: a table in the order of `ids`.

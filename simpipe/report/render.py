@@ -30,6 +30,9 @@ _MEANINGS = (
     ("label precision", "share of the k nearest items that have the query's label"),
     ("recall", "share of queries with an item of their label among the k nearest"),
     ("map", "mean average precision of labels among the k nearest items"),
+    ("match right", "share of queries that get their own label at cutpoint optimal"),
+    ("match none", "share of queries without a match at cutpoint optimal"),
+    ("one shot", "share of right answers among that many unseen classes, one labelled example each"),
 )
 _AT_CUTPOINT = {
     "precision": "share of the matches that have the right label",

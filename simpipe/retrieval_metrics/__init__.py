@@ -10,7 +10,7 @@ import numpy as np
 
 def recall_at_k(relevant: np.ndarray, k: int) -> np.ndarray:
     """Is any of the k nearest relevant: float64[n]."""
-    return relevant[:, :k].any(axis=1).astype(np.float64)
+    return np.asarray(relevant[:, :k].any(axis=1), np.float64)
 
 
 def precision_at_k(relevant: np.ndarray, k: int) -> np.ndarray:

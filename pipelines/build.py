@@ -14,6 +14,8 @@ from typing import Any
 from simpipe import __version__, files, releases
 from simpipe.build import BuildPlan
 from simpipe.config import Config
+from simpipe.config.models import VectorsSource
+from simpipe.data.vectors import find_ids
 from simpipe.embeddings import NO_ENCODER, EmbeddingsInfo
 from simpipe.errors import ContractError, DuplicateIdError, SimpipeError
 from simpipe.index.route import RouteSpec
@@ -64,12 +66,8 @@ def run(
     routed, built, stored = (read_summary(work / f"{name}.json") for name in ("route", "partitions", "store"))
     check_rejects(routed, max_share=config.build.rejects.max_share, step="build", folder=folder, field="build.rejects.max_share")
     if stored.counts.rejected:
-        first = stored.rejects[0]
         shutil.rmtree(folder)
-        raise DuplicateIdError(
-            f"{stored.counts.rejected} duplicate ids, first: {first.reason} and at {first.source}",
-            "give every item an id of its own, or drop the repeated rows",
-        )
+        raise _duplicates(config, stored)
     items = routed.counts.written
     if routed.counts.read != total or built.counts.written != items or stored.counts.written != items:
         raise ContractError(
@@ -78,6 +76,18 @@ def run(
             "items were lost or doubled by the runner: build again, and report the runner",
         )
     return folder, _finish(config, info, plan, folder, built, encoder=encoder, root=root, key=key, items=items)
+
+
+def _duplicates(config: Config, stored: Any) -> DuplicateIdError:
+    """The error for ids that come twice; for ready-made vectors it names the rows of the user's own files."""
+    lines = [reject.reason for reject in stored.rejects[:5]]
+    if isinstance(config.source, VectorsSource):
+        wanted = [reject.id for reject in stored.rejects[:5]]
+        lines = [f"id {name!r} stands at {' and at '.join(places)}" for name, places in find_ids(config.source, wanted).items()]
+    return DuplicateIdError(
+        f"{stored.counts.rejected} rows have the id of another one\n  " + "\n  ".join(lines),
+        "give every item an id of its own, or drop the repeated rows",
+    )
 
 
 def make_plan(config: Config, info: EmbeddingsInfo, embeddings: Path, folder: Path, work: Path, total: int) -> BuildPlan:

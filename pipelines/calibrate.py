@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ def run_queries(config: Config, spec: QuerySpec, manifest: Manifest, beam_args: 
     from simpipe.types import Counts
 
     work = scratch(Path(spec.release), "counts")
+    spec = replace(spec, work=str(work))
     partitions = tuple(part.partition for part in manifest.partitions if part.rows)
 
     def graph(pipeline: Any) -> None:
@@ -139,7 +141,7 @@ def run_queries(config: Config, spec: QuerySpec, manifest: Manifest, beam_args: 
         counted = answers | "Count" >> beam.Map(lambda answer: Outcome(Counts(len(answer.ids), len(answer.ids), 0)))
         _ = counted | "Summary" >> WriteSummary(str(work / "summary.json"))
 
-    with watching(verb, lambda: 0, len(partitions), "partitions"):
+    with watching(verb, lambda: len(list(work.glob("*.done"))), len(partitions), "partitions"):
         run_graph(graph, beam_args, job_name=f"simpipe-{verb}-{config.name}")
     answered = read_summary(work / "summary.json").counts.written
     shutil.rmtree(work)

@@ -146,13 +146,10 @@ class Line:
             parts = ", ".join(f"{split.num_examples:,} {name}" for name, split in info.splits.items())
             return f"{parts} examples of {len(info.class_names):,} classes in {info.num_shards} shards a split"
 
-        def done() -> bool:
-            there = (folder / DATASET_JSON).exists()
-            if there:
-                verify_dataset(folder, DatasetInfo.load(folder), checksums=False)
-            return there
+        def check() -> None:
+            verify_dataset(folder, DatasetInfo.load(folder), checksums=False)
 
-        self._step("shard", f"examples-{folder.name}", done=done, run=run, tell=tell)
+        self._step("shard", f"examples-{folder.name}", done=lambda: _whole(check), run=run, tell=tell)
         return DatasetInfo.load(folder)
 
     def train(self) -> EncoderInfo:
@@ -168,7 +165,11 @@ class Line:
             info = EncoderInfo.load(folder)
             return f"encoder {info.fingerprint[:12]}, dim {info.dim}, {len(info.train_classes)} classes"
 
-        self._step("train", f"encoder-{folder.name}", done=(folder / ENCODER_JSON).exists, run=run, tell=tell)
+        def check() -> None:
+            info = EncoderInfo.load(folder)
+            _check_size(folder, info.model_file, info.size)
+
+        self._step("train", f"encoder-{folder.name}", done=lambda: _whole(check), run=run, tell=tell)
         return EncoderInfo.load(folder)
 
     def embed(self) -> EmbeddingsInfo:
@@ -194,7 +195,12 @@ class Line:
             return f"{info.counts['written']:,} embeddings of dim {info.dim}, {queries:,} of them queries"
 
         step = "embed" if self.has_encoder else "import"
-        self._step(step, f"embeddings-{folder.name}", done=(folder / EMBEDDINGS_JSON).exists, run=run, tell=tell)
+
+        def check() -> None:
+            for file in EmbeddingsInfo.load(folder).files:
+                _check_size(folder, file.path, file.size)
+
+        self._step(step, f"embeddings-{folder.name}", done=lambda: _whole(check), run=run, tell=tell)
         return EmbeddingsInfo.load(folder)
 
     def build(self) -> tuple[Path, Manifest]:
@@ -286,7 +292,7 @@ class Line:
         def run() -> None:
             releases.publish(self.root, manifest.release)
 
-        self._step("publish", "publish", done=done, run=run, tell=lambda: f"{manifest.release} is live")
+        self._release_step("publish", done=done, run=run, tell=lambda: f"{manifest.release} is live")
         found = releases.read_pointer(self.root)
         assert found is not None
         return found
@@ -301,6 +307,21 @@ class Line:
         self.calibrate()
         self.evaluate()
         return self.publish()
+
+
+def _whole(check: Callable[[], None]) -> bool:
+    """Whether a data set is there and its files have their sizes; a damaged one is made anew."""
+    try:
+        check()
+    except ContractError:
+        return False
+    return True
+
+
+def _check_size(folder: Path, name: str, size: int) -> None:
+    path = files.inside(folder, name)
+    if not path.exists() or path.stat().st_size != size:
+        raise ContractError(f"{path}: missing, or not of {size} bytes", "run the step again")
 
 
 def _dump(part: Any) -> Any:

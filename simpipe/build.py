@@ -86,12 +86,12 @@ def build_one_store_file(plan: BuildPlan, number: int) -> tuple[dict[str, Any], 
     table = read_group(plan.grouped("store"), number, of)
     if table is None:
         table = _empty_store()
-    rows, duplicates = write_store_file(table, Path(plan.folder) / name)
+    rows, duplicates = write_store_file(table, Path(plan.folder) / name, [Path(file).name for file in plan.files])
     return {"path": name, "rows": rows}, duplicates
 
 
 def _empty_store() -> Any:
     import pyarrow as pa
 
-    none = pa.array([], pa.string())
-    return pa.table({"id": none, "label": none, "partition": pa.array([], pa.int32()), "source": none})
+    kinds = {"id": pa.string(), "label": pa.string(), "partition": pa.int32(), "file": pa.int32(), "row": pa.int64()}
+    return pa.table({name: pa.array([], kind) for name, kind in kinds.items()})

@@ -34,11 +34,12 @@ SOURCES: dict[str, tuple[str, ...]] = {
 
 @functools.cache
 def code_version(step: str) -> str:
-    """SHA-256 over the source files of a step, in path order."""
-    hasher = hashlib.sha256()
+    """SHA-256 over the source files of a step, in path order: those listed, and its entry point."""
+    entry = {"import": "import_vectors"}.get(step, step)
+    hasher = hashlib.sha256((_PACKAGE.parent / "pipelines" / f"{entry}.py").read_bytes())
     for name in SOURCES[step]:
         path = _PACKAGE / name
-        for file in sorted(path.rglob("*.[ph][yt]*")) if path.is_dir() else [path]:
-            if "__pycache__" not in file.parts:
-                hasher.update(file.relative_to(_PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+        found = sorted(file for file in path.rglob("*") if file.suffix in (".py", ".html")) if path.is_dir() else [path]
+        for file in found:
+            hasher.update(file.relative_to(_PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
     return hasher.hexdigest()

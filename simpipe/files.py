@@ -148,7 +148,7 @@ def entry_of(path: Path, root: Path) -> FileEntry:
 
 def verify(path: Path, entry: FileEntry) -> None:
     """Raises ContractError where the file is missing or its size or SHA-256 differ from the manifest's."""
-    cure = "the file was altered after it was written: restore it, or build again"
+    cure = f"it was altered after it was written: restore it, or delete {path.parent} and run the step again"
     try:
         size = path.stat().st_size
     except FileNotFoundError:

@@ -18,12 +18,16 @@ from simpipe.index.searcher import Searcher
 
 @dataclass(frozen=True)
 class Queries:
-    """Names, vectors float32[n, dim], true labels where known. `own_ids`: the names are ids of the data set."""
+    """Names, vectors float32[n, dim], true labels where known.
+
+    `own_ids`: the names are ids of the data set; `indexed`: and all of them are items of the release.
+    """
 
     names: list[str]
     vectors: np.ndarray
     labels: list[str | None]
-    own_ids: bool
+    own_ids: bool = False
+    indexed: bool = False
 
 
 def load_queries(
@@ -49,6 +53,7 @@ def load_queries(
 
 def _by_id(config: Config, searcher: Searcher, ids: list[str]) -> Queries:
     found: dict[str, tuple[np.ndarray, str | None]] = {}
+    indexed = True
     for name in ids:
         try:
             label = searcher.items_of([name]).column("label")[0].as_py()
@@ -58,7 +63,9 @@ def _by_id(config: Config, searcher: Searcher, ids: list[str]) -> Queries:
             if held_out is None:
                 raise
             found[name] = held_out
-    return Queries(ids, np.stack([found[name][0] for name in ids]), [found[name][1] for name in ids], own_ids=True)
+            indexed = False
+    vectors, labels = np.stack([found[name][0] for name in ids]), [found[name][1] for name in ids]
+    return Queries(ids, vectors, labels, own_ids=True, indexed=indexed)
 
 
 def _held_out(config: Config, searcher: Searcher, name: str) -> tuple[np.ndarray, str | None] | None:
@@ -89,7 +96,7 @@ def _by_image(config: Config, searcher: Searcher, paths: list[str], encoder: str
         raise QueryError(f"encoder {about.fingerprint[:12]} reads {about.input.name}, not images", "ask with --vectors or --id")
     inputs = np.stack([_image(Path(path), about.input.shape) for path in paths])
     model, _ = load_model(folder)
-    return Queries(paths, np.asarray(model(inputs, training=False), np.float32), [None] * len(paths), own_ids=False)
+    return Queries(paths, np.asarray(model(inputs, training=False), np.float32), [None] * len(paths))
 
 
 def _image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -114,7 +121,7 @@ def _by_file(searcher: Searcher, path: str) -> Queries:
         checked = searcher.check_queries(vectors)
     except SimpipeError as error:
         raise type(error)(f"{path}: {error.message}", error.cure) from None
-    return Queries([f"row {i}" for i in range(len(checked))], checked, [None] * len(checked), own_ids=False)
+    return Queries([f"row {i}" for i in range(len(checked))], checked, [None] * len(checked))
 
 
 def answer(searcher: Searcher, queries: Queries, *, k: int, cutpoint: str | None) -> list[dict[str, Any]]:
@@ -123,7 +130,10 @@ def answer(searcher: Searcher, queries: Queries, *, k: int, cutpoint: str | None
     An indexed item that asks for itself is its own nearest neighbor in `lookup`; in `match` it is left out.
     """
     own = queries.names if queries.own_ids else None
-    neighbors = searcher.lookup(queries.vectors, k, query_ids=own if cutpoint is not None else None)
+    if queries.indexed and cutpoint is None:
+        neighbors = searcher.lookup_items(queries.names, k)
+    else:
+        neighbors = searcher.lookup(queries.vectors, k, query_ids=own)
     matches = searcher.match(queries.vectors, cutpoint, query_ids=own) if cutpoint is not None else None
     metadata = _metadata(searcher, neighbors.ids[neighbors.valid].tolist())
     results = []

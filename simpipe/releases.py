@@ -143,7 +143,8 @@ def verify_file(folder: Path, entry: ManifestFile) -> Path:
     try:
         files.verify(path, files.FileEntry(entry.path, entry.size, entry.sha256))
     except ContractError as error:
-        raise ReleaseError(f"release {folder.name}: {error.message}", error.cure) from None
+        cure = "it was altered after it was written: restore it, roll back, or build again"
+        raise ReleaseError(f"release {folder.name}: {error.message}", cure) from None
     return path
 
 

@@ -22,37 +22,43 @@ def store_file(index: int, of: int) -> str:
     return f"store/{index:05d}-of-{of:05d}.parquet"
 
 
-def find_duplicates(table: pa.Table) -> list[Reject]:
-    """Ids that stand in more than one row of a table sorted by id; `source` says where the item came from."""
+def find_duplicates(table: pa.Table, sources: Sequence[str]) -> list[Reject]:
+    """Ids that stand in more than one row.
+
+    Args:
+      table: columns id, file, row; sorted by them.
+      sources: names of the files that `file` counts.
+    """
     ids = table.column("id")
     if len(ids) < 2:
         return []
     again = np.flatnonzero(pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy(zero_copy_only=False)) + 1
-    places = table.column("source").take(again).to_pylist()
-    first = table.column("source").take(again - 1).to_pylist()
-    names = ids.take(again).to_pylist()
-    return [
-        Reject(name, place, "duplicate-id", f"id {name!r} also stands at {other}")
-        for name, place, other in zip(names, places, first, strict=True)
-    ]
+
+    def places(rows: np.ndarray) -> list[str]:
+        found = table.select(["file", "row"]).take(rows).to_pylist()
+        return [f"{sources[place['file']]} row {place['row']}" for place in found]
+
+    named = zip(ids.take(again).to_pylist(), places(again), places(again - 1), strict=True)
+    return [Reject(name, here, "duplicate-id", f"id {name!r} stands at {there} and at {here}") for name, here, there in named]
 
 
-def write_store_file(table: pa.Table, path: Path) -> tuple[int, list[Reject]]:
+def write_store_file(table: pa.Table, path: Path, sources: Sequence[str]) -> tuple[int, list[Reject]]:
     """Writes one store file.
 
     Args:
-      table: columns id, label, partition (int32), source, and metadata columns; the rows of one bucket, any order.
-      path: the file; `source` is checked for duplicates and not stored.
+      table: columns id, label, partition (int32), file, row, and metadata columns; the rows of one bucket, any order.
+      path: the file; `file` and `row` serve to name duplicates and are not stored.
+      sources: names of the files that `file` counts.
 
     Returns:
       Rows written, and the duplicate ids (then nothing is written).
     """
-    table = table.sort_by([("id", "ascending"), ("source", "ascending")])
-    duplicates = find_duplicates(table)
+    table = table.sort_by([("id", "ascending"), ("file", "ascending"), ("row", "ascending")])
+    duplicates = find_duplicates(table, sources)
     if duplicates:
         return 0, duplicates
     with files.replacing(path) as temporary:
-        pq.write_table(table.drop_columns(["source"]), temporary, compression="zstd", row_group_size=_ROW_GROUP)
+        pq.write_table(table.drop_columns(["file", "row"]), temporary, compression="zstd", row_group_size=_ROW_GROUP)
     return len(table), []
 
 

@@ -28,6 +28,8 @@ def _search(number: int, spec: QuerySpec) -> Iterator[tuple[Key, Partial]]:
     # The searcher holds one partition at a time here: a worker's memory is that of the partition it works on.
     searcher: Searcher = held_once("searcher", (spec.release, number), lambda: open_release(spec.release))
     yield from search_partition(searcher, spec, number)
+    if spec.work:
+        (Path(spec.work) / f"partition-{number:05d}.done").touch()
 
 
 def _merge(element: tuple[Key, Iterable[Partial]], spec: QuerySpec) -> Answer:

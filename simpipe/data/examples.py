@@ -134,6 +134,8 @@ def verify_dataset(folder: Path, info: DatasetInfo, *, checksums: bool = True) -
                 files.verify(path, files.FileEntry(shard.path, shard.size, shard.sha256))
             elif not path.exists():
                 raise ContractError(f"{path}: listed in {DATASET_JSON} but missing", CURE)
+            elif path.stat().st_size != shard.size:
+                raise ContractError(f"{path}: {path.stat().st_size} bytes, {DATASET_JSON} says {shard.size}", CURE)
     surplus = {path.name for path in folder.glob("*.tfrecord*") if not path.name.startswith(".")} - expected
     if surplus:
         raise ContractError(f"{folder / min(surplus)}: not listed in {DATASET_JSON}", "remove the file, or " + CURE)

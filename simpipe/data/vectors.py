@@ -141,13 +141,13 @@ def read_block(source: VectorsSource, plan: VectorPlan, block: VectorBlock) -> t
     else:
         vectors = np.asarray(_array(block.path, source.vectors)[block.first : block.first + block.rows], np.float32)
         stop = block.first + block.rows
-        ids, labels = _strings(block.path, source.ids), _strings(block.path, source.labels)
+        ids, labels = _texts(_strings(block.path, source.ids), block), _texts(_strings(block.path, source.labels), block)
         table = pa.table(
             {
                 "id": ids.slice(block.first, block.rows)
                 if ids is not None
                 else _row_ids(Path(block.path).stem, block.first, stop),
-                "label": labels.slice(block.first, block.rows) if labels is not None else pa.nulls(block.rows, pa.string()),
+                "label": labels if labels is not None else pa.nulls(block.rows, pa.string()),
             }
         )
         rejects = []
@@ -227,8 +227,8 @@ def _array(path: str, name: str) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
-def _strings(path: str, name: str | None) -> pa.Array | None:
-    """Ids or labels: an array of the same `.npz`, a `.npy` file, or a text file with one value a line."""
+def _strings(path: str, name: str | None) -> np.ndarray | pa.Array | None:
+    """Ids or labels: an array of the same `.npz`, a `.npy` file (memory-mapped), or a text file with one value a line."""
     if name is None:
         return None
     if Path(path).suffix == ".npz":
@@ -242,4 +242,35 @@ def _strings(path: str, name: str | None) -> pa.Array | None:
         values = _array(str(side), "")
     if values.ndim != 1:
         raise SourceError(f"{name}: has shape {list(values.shape)}, not [n]", "save one value a vector")
-    return pa.array(values.tolist() if values.dtype.kind in "US" else values).cast(pa.string())
+    return values
+
+
+def _texts(values: Any, block: VectorBlock) -> pa.Array | None:
+    """A block's ids or labels as Arrow strings; None where there are none."""
+    if values is None:
+        return None
+    if not isinstance(values, np.ndarray):
+        return values.slice(block.first, block.rows)
+    return pa.array(np.ascontiguousarray(values[block.first : block.first + block.rows])).cast(pa.string())
+
+
+def find_ids(source: VectorsSource, ids: list[str]) -> dict[str, list[str]]:
+    """Where ids stand in a source: id -> `FILE row N`, …; a pass over all ids, for error messages."""
+    places: dict[str, list[str]] = {name: [] for name in ids}
+    for block in plan_vectors(source).blocks:
+        names, where = _ids_of(source, block)
+        hits = np.flatnonzero(pc.is_in(names, pa.array(ids, pa.string())).to_numpy(zero_copy_only=False))
+        for row in hits:
+            places[str(names[int(row)])].append(f"{where.name} row {block.first + int(row)}")
+    return places
+
+
+def _ids_of(source: VectorsSource, block: VectorBlock) -> tuple[Any, Path]:
+    """The ids of a block as Arrow strings, and the file they stand in."""
+    path = Path(block.path)
+    if source.ids is None:
+        return _row_ids(path.stem, block.first, block.first + block.rows), path
+    if block.group >= 0:
+        with pq.ParquetFile(path) as file:
+            return file.read_row_group(block.group, columns=[source.ids]).column(0).cast(pa.string()), path
+    return _texts(_strings(block.path, source.ids), block), path if path.suffix == ".npz" else Path(source.ids)

@@ -42,11 +42,12 @@ def between(queries: np.ndarray, items: np.ndarray, distance: str) -> np.ndarray
     Returns:
       float32[n, k].
     """
-    if distance == "euclidean":
-        difference = items - queries[:, None, :]
-        return np.sqrt(np.einsum("nkd,nkd->nk", difference, difference))
-    dot = np.einsum("nd,nkd->nk", queries, items)
-    return np.maximum(1.0 - dot, 0.0, dtype=np.float32) if distance == "cosine" else -dot
+    if distance == "inner_product":
+        return -np.einsum("nd,nkd->nk", queries, items)
+    difference = items - queries[:, None, :]
+    squares = np.einsum("nkd,nkd->nk", difference, difference)
+    # For unit vectors 1 - cos is half the squared difference, without the cancellation near zero: equal vectors give 0.
+    return squares * np.float32(0.5) if distance == "cosine" else np.sqrt(squares)
 
 
 def cross(queries: np.ndarray, items: np.ndarray, distance: str) -> np.ndarray:

@@ -61,21 +61,18 @@ def merge_topk(parts: Sequence[TopK], k: int) -> TopK:
     tie = np.concatenate([part.tie for part in parts], axis=1)
     order = np.lexsort((tie, distances), axis=1)
     distances, tie = np.take_along_axis(distances, order, axis=1), np.take_along_axis(tie, order, axis=1)
+    ids = np.take_along_axis(np.concatenate([part.ids for part in parts], axis=1), order, axis=1)
+    labels = np.take_along_axis(np.concatenate([part.labels for part in parts], axis=1), order, axis=1)
     # The same id twice has the same distance and hash, so it stands beside itself.
     twice = np.zeros(distances.shape, bool)
     twice[:, 1:] = (distances[:, 1:] == distances[:, :-1]) & (tie[:, 1:] == tie[:, :-1]) & np.isfinite(distances[:, 1:])
     if twice.any():
+        twice[:, 1:] &= ids[:, 1:] == ids[:, :-1]
         again = np.argsort(twice, axis=1, kind="stable")
         distances = np.take_along_axis(np.where(twice, np.float32(np.inf), distances), again, axis=1)
-        tie, order = np.take_along_axis(tie, again, axis=1), np.take_along_axis(order, again, axis=1)
-    order = order[:, :k]
-    ids = np.take_along_axis(np.concatenate([part.ids for part in parts], axis=1), order, axis=1)
-    labels = np.take_along_axis(np.concatenate([part.labels for part in parts], axis=1), order, axis=1)
-    distances = distances[:, :k]
-    gone = ~np.isfinite(distances)
-    ids[gone] = None
-    labels[gone] = None
-    return TopK(distances, tie[:, :k], ids, labels)
+        tie, ids, labels = (np.take_along_axis(values, again, axis=1) for values in (tie, ids, labels))
+    there = np.isfinite(distances[:, :k])
+    return TopK(distances[:, :k], tie[:, :k], keep_where(ids[:, :k], there), keep_where(labels[:, :k], there))
 
 
 def without_self(top: TopK, query_ids: np.ndarray, k: int) -> TopK:

@@ -23,6 +23,7 @@ from simpipe.index.merge import TopK, merge_topk
 ROWS_FILE = "rows.parquet"
 VECTORS_FILE = "vectors.npy"
 BACKEND_JSON = "backend.json"
+_GATHER_FLOATS = 16 << 20
 
 
 def partition_folder(partition: int) -> str:
@@ -119,8 +120,12 @@ class Partition:
         rows = backend.search(queries, min(k + 4, len(self.ids)))
         found = rows >= 0
         safe = np.where(found, rows, 0)
-        distances = between(queries, self.vectors[safe], self.distance)
-        distances = np.where(found, distances, np.float32(np.inf))
+        distances = np.full(rows.shape, np.inf, np.float32)
+        step = max(1, _GATHER_FLOATS // max(rows.shape[1] * queries.shape[1], 1))  # bounds what is copied at once
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
+            distances[part] = between(queries[part], self.vectors[safe[part]], self.distance)
+        distances[~found] = np.inf
         return merge_topk([TopK(distances, self.tie[safe], self.ids[safe], self.labels[safe])], k)
 
     def row_of(self, item: str) -> int | None:

@@ -24,6 +24,7 @@ class QuerySpec:
     Attributes:
       release: the release's folder. files: Parquet files of queries.
       k: neighbors a query. exact: search exactly as well. block: queries a block.
+      work: where finished partitions leave a mark, for progress.
     """
 
     release: str
@@ -31,6 +32,7 @@ class QuerySpec:
     k: int
     exact: bool
     block: int
+    work: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from simpipe import files
-from simpipe.embeddings import iterate_blocks, vectors_column
+from simpipe.embeddings import Block, iterate_blocks, vectors_column
 from simpipe.grouped import GroupedWriter
 from simpipe.ids import bucket_of
 from simpipe.index.distance import bad_rows, prepare
@@ -67,13 +67,15 @@ def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, numbe
         writers: list[GroupedWriter] = []
         for block in iterate_blocks(path, _BLOCK_ROWS):
             read += len(block.table)
-            table, vectors, bad = _keep_good(block.table, block.vectors, spec.distance, block.source, block.first_row)
+            rows, bad = _good_rows(block, spec.distance)
             rejects += bad
-            vectors = prepare(vectors, spec.distance)
+            table = block.table if len(rows) == len(block.table) else block.table.take(rows)
+            vectors = prepare(block.vectors[rows], spec.distance)
+            rows += block.first_row
             ids = table.column("id")
             partition = router.assign(ids, vectors)
             route = pa.table({"id": ids, "label": table.column("label"), "embedding": vectors_column(vectors)})
-            store = _store_rows(table, partition, spec.metadata, block.source)
+            store = _store_rows(table, partition, rows, spec.metadata, number)
             if not writers:
                 route_schema = route.schema
                 writers = [
@@ -90,19 +92,12 @@ def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, numbe
     return Counts(read, read - len(rejects), len(rejects)), rejects
 
 
-def _keep_good(
-    table: pa.Table, vectors: np.ndarray, distance: str, source: str, first_row: int
-) -> tuple[pa.Table, np.ndarray, list[Reject]]:
-    not_finite, zero = bad_rows(vectors, distance)
-    bad = not_finite | zero
-    if not bad.any():
-        return table, vectors, []
-    good = np.flatnonzero(~bad)
-    return (
-        table.take(good),
-        vectors[good],
-        vector_rejects(table.column("id"), not_finite, zero, source=source, first_row=first_row),
-    )
+def _good_rows(block: Block, distance: str) -> tuple[np.ndarray, list[Reject]]:
+    """Rows of a block that may be indexed: int64[m]; and rejects for the others."""
+    not_finite, zero = bad_rows(block.vectors, distance)
+    ids = block.table.column("id")
+    rejects = vector_rejects(ids, not_finite, zero, source=block.source, first_row=block.first_row)
+    return np.flatnonzero(~(not_finite | zero)), rejects
 
 
 def vector_rejects(
@@ -126,12 +121,13 @@ def vector_rejects(
     return rejects
 
 
-def _store_rows(table: pa.Table, partition: np.ndarray, metadata: tuple[str, ...], source: str) -> pa.Table:
-    """Rows of the store; `source` (file and position) tells duplicates apart."""
+def _store_rows(table: pa.Table, partition: np.ndarray, rows: np.ndarray, metadata: tuple[str, ...], number: int) -> pa.Table:
+    """Rows of the store; `file` and `row` say where an item came from, should its id come twice."""
     columns: dict[str, Any] = {
         "id": table.column("id"),
         "label": table.column("label"),
         "partition": pa.array(partition.astype(np.int32)),
-        "source": pa.array(np.full(len(table), source, object), pa.string()),
+        "file": pa.array(np.full(len(table), number, np.int32)),
+        "row": pa.array(rows),
     }
     return pa.table({**columns, **{name: table.column(name) for name in metadata}})

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from simpipe import files, releases, store
 from simpipe.errors import IncompatibleError, QueryError, ReleaseError
-from simpipe.index.distance import bad_rows, prepare
+from simpipe.index.distance import bad_rows, between, prepare
 from simpipe.index.merge import TopK, merge_topk, without_self
 from simpipe.index.partitions import Partition, partition_folder
 from simpipe.index.router import ROUTER_FILE, Router
@@ -180,6 +180,28 @@ class Searcher:
             top = without_self(top, np.asarray(query_ids, object), k)
         return Neighbors(top.ids, top.labels, top.distances)
 
+    def lookup_items(self, ids: Sequence[str], k: int = 5) -> Neighbors:
+        """The nearest items of indexed items: each item itself first, by id, also where it has exact twins.
+
+        Args:
+          ids: items of the release.
+          k: neighbors an item, itself included.
+
+        Raises:
+          QueryError: an id is not in the release, or k is below 1.
+        """
+        vectors = self.vectors_of(ids)
+        own = between(vectors, vectors[:, None], self.manifest.distance)
+        labels = np.asarray(self.items_of(ids).column("label").to_pylist(), object)[:, None]
+        mine = Neighbors(np.asarray(list(ids), object)[:, None], labels, own)
+        others = self.lookup(vectors, k, query_ids=ids)
+        return Neighbors(
+            *(
+                np.concatenate([getattr(mine, name), getattr(others, name)[:, : k - 1]], axis=1)
+                for name in ("ids", "labels", "distances")
+            )
+        )
+
     def match(self, vectors: np.ndarray, cutpoint: str = "optimal", *, query_ids: Sequence[str] | None = None) -> Matches:
         """One label and distance a query: the matcher's answer where it lies within a cutpoint, else None.
 
@@ -222,14 +244,14 @@ class Searcher:
         """
         partitions = self.items_of(ids).column("partition").to_pylist()
         out = np.empty((len(ids), self.manifest.dim), np.float32)
-        for i, (name, number) in enumerate(zip(ids, partitions, strict=True)):
+        for place, (name, number) in enumerate(zip(ids, partitions, strict=True)):
             part = self.partition(number)
             row = part.row_of(name)
             if row is None:
                 raise ReleaseError(
                     f"release {self.manifest.release}: id {name!r} is in the store but not in its partition", "build again"
                 )
-            out[i] = part.vectors[row]
+            out[place] = part.vectors[row]
         return out
 
 

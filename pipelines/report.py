@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 REPORT_HTML = "report.html"
 _CONFUSION_CLASSES = 2000
 _QUERY_POOL = 500
+_PROJECTED_CLASSES = 20
 
 
 def run(config: Config, *, line: Line, key: str) -> tuple[Path, Manifest]:
@@ -123,11 +124,18 @@ def confusion_of(rows: list[list[Any]]) -> tuple[list[str], np.ndarray]:
     return labels, counts
 
 
-def sample_rows(embeddings: Path, info: EmbeddingsInfo, splits: tuple[str, ...], rows: int, seed: int) -> pa.Table:
-    """About `rows` rows of some splits, picked by the hash of the id: the same ones at each run. Files come one by one."""
+def sample_rows(
+    embeddings: Path, info: EmbeddingsInfo, splits: tuple[str, ...], *, rows: int, seed: int, labels: list[str] | None = None
+) -> pa.Table:
+    """Up to `rows` rows of some splits, picked by the hash of the id: the same ones at each run. Files come one by one.
+
+    Args:
+      labels: only items with one of these labels.
+    """
+    filters = None if labels is None else [("label", "in", labels)]
     best: pa.Table = pa.table({"id": pa.array([], pa.string()), "label": pa.array([], pa.string())})
     for file in info.of_splits(*splits):
-        table = pq.read_table(files.inside(embeddings, file.path), columns=["id", "label", "embedding"])
+        table = pq.read_table(files.inside(embeddings, file.path), columns=["id", "label", "embedding"], filters=filters)
         table = table.replace_schema_metadata(None)
         best = pa.concat_tables([best, table]) if len(best) else table
         order = np.argsort(hash_ids(best.column("id"), seed=seed + 11), kind="stable")[:rows]
@@ -137,12 +145,28 @@ def sample_rows(embeddings: Path, info: EmbeddingsInfo, splits: tuple[str, ...],
 
 def projection(config: Config, embeddings: Path, info: EmbeddingsInfo, seen: set[str]) -> Projection | None:
     """A 2-d map of indexed items."""
-    table = sample_rows(embeddings, info, ("train", "index"), config.report.projection_items, config.seed)
+    rows, splits = config.report.projection_items, ("train", "index")
+    table = sample_rows(embeddings, info, splits, rows=rows, seed=config.seed)
+    present = sorted({label for label in table.column("label").to_pylist() if label is not None})
+    note = ""
+    if len(present) > _PROJECTED_CLASSES:
+        shown = pick_classes(present, seen, config.seed)
+        table = sample_rows(embeddings, info, splits, rows=rows, seed=config.seed, labels=shown)
+        note = f" Shown are {len(shown)} classes picked by chance."
     if len(table) < 3:
         return None
     points, method, explained = project(vectors_of(table), seed=config.seed)
+    explained += note
     labels = ["no label" if label is None else label for label in table.column("label").to_pylist()]
     return Projection(points, labels, [bool(seen) and label not in seen for label in labels], method, explained)
+
+
+def pick_classes(present: list[str], seen: set[str], seed: int) -> list[str]:
+    """Classes that a picture can name: half of them unseen in training, where there are such."""
+    order = [present[i] for i in np.argsort(hash_ids(present, seed=seed), kind="stable")]
+    unseen = [name for name in order if seen and name not in seen][: _PROJECTED_CLASSES // 2]
+    known = [name for name in order if name not in unseen]
+    return sorted([*unseen, *known[: _PROJECTED_CLASSES - len(unseen)]])
 
 
 def pick_queries(
@@ -150,7 +174,7 @@ def pick_queries(
 ) -> pa.Table:
     """The queries to show: up to a third that the nearest item gets wrong, found in a sample, then any."""
     wanted = config.report.queries
-    pool = sample_rows(embeddings, info, ("query",), max(_QUERY_POOL, wanted), config.seed)
+    pool = sample_rows(embeddings, info, ("query",), rows=max(_QUERY_POOL, wanted), seed=config.seed)
     if not len(pool):
         return pool
     neighbors = searcher.lookup(vectors_of(pool), calibration["k"], query_ids=pool.column("id").to_pylist())

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from simpipe.visualization import style
 
 MAX_NAMED = 20
+_ROOMY = 12  # classes; with more, names are small and stand above their clusters
 MAX_VECTOR_POINTS = 3000  # above, points become a picture inside the SVG
 
 
@@ -78,21 +79,27 @@ def _name_classes(axes: Axes, points: np.ndarray, of_class: np.ndarray, unseen: 
     """Writes each class's name at its member nearest to the class's median, then pushes overlapping names apart."""
     low, high = points.min(0), points.max(0)
     span = np.maximum(high - low, 1e-9)
+    # Many classes make tight clusters: names stand small and above them, and the markers alone tell unseen ones.
+    crowded = len(classes) > _ROOMY
     places, texts = [], []
     for i, name in enumerate(classes):
         members = points[of_class == i]
         middle = np.median(members, axis=0)
-        places.append((members[np.argmin(((members - middle) ** 2).sum(1))] - low) / span)
+        place = (members[np.argmin(((members - middle) ** 2).sum(1))] - low) / span
+        if crowded:
+            place[1] = (members[:, 1].max() - low[1]) / span[1] + 0.035
+        places.append(place)
         text = style.shorten(name, 16)
-        texts.append(f"{text} (unseen)" if unseen[of_class == i].all() else text)
-    spread = _push_apart(np.asarray(places, np.float64), np.asarray([0.022 * len(text) + 0.03 for text in texts]))
+        texts.append(f"{text} (unseen)" if unseen[of_class == i].all() and not crowded else text)
+    widths = np.asarray([(0.015 if crowded else 0.022) * len(text) + 0.03 for text in texts])
+    spread = _push_apart(np.asarray(places, np.float64), widths, height=0.04 if crowded else 0.06)
     for i, (place, text) in enumerate(zip(spread, texts, strict=True)):
         x, y = place * span + low
         edge = style.PALETTE[i % len(style.PALETTE)]
         axes.text(
-            x, y, text, ha="center", va="center", fontsize=10, fontweight="bold",
+            x, y, text, ha="center", va="center", fontsize=8 if crowded else 10, fontweight="bold",
             color=style.INK,
-            bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": edge, "alpha": 0.9},
+            bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": edge, "alpha": 0.7 if crowded else 0.9},
         )  # fmt: skip
 
 

@@ -50,8 +50,6 @@ def run(
     total = sum(file.rows for file in inputs)
     if total == 0:
         raise SimpipeError(f"{embeddings}: no items to index", "lower queries.fraction, widen classes.index, or add data")
-    for file in inputs:
-        files.verify(files.inside(embeddings, file.path), files.FileEntry(file.path, file.size, file.sha256))
     folder = releases.start_release(root, key)
     work = folder / ".work"
     work.mkdir(exist_ok=True)
@@ -60,8 +58,8 @@ def run(
     def graph(pipeline: Any) -> None:
         _ = pipeline | "BuildRelease" >> BuildRelease(plan)
 
-    parts = len(plan.files) + plan.route.partitions + plan.route.store_files
-    with watching("build", lambda: work_files(plan), parts, "parts"):
+    pieces = len(plan.files) + plan.route.partitions + plan.route.store_files
+    with watching("build", lambda: work_files(plan), pieces, "parts"):
         run_graph(graph, beam_args, job_name=f"simpipe-build-{config.name}")
     routed, built, stored = (read_summary(work / f"{name}.json") for name in ("route", "partitions", "store"))
     check_rejects(routed, max_share=config.build.rejects.max_share, step="build", folder=folder, field="build.rejects.max_share")
@@ -75,7 +73,8 @@ def run(
             f"{stored.counts.written} in the store",
             "items were lost or doubled by the runner: build again, and report the runner",
         )
-    return folder, _finish(config, info, plan, folder, built, encoder=encoder, root=root, key=key, items=items)
+    parts = [*built.records, *stored.records]
+    return folder, _finish(config, info, plan=plan, parts=parts, encoder=encoder, root=root, key=key, items=items)
 
 
 def _duplicates(config: Config, stored: Any) -> DuplicateIdError:
@@ -94,8 +93,11 @@ def make_plan(config: Config, info: EmbeddingsInfo, embeddings: Path, folder: Pa
     """The plan that all workers share."""
     router = config.build.router
     sample = router.sample if router.kind == "kmeans" else 0
+    indexed, queries = info.of_splits(*INDEXED_SPLITS), info.of_splits("query")
     return BuildPlan(
-        files=tuple(str(files.inside(embeddings, file.path)) for file in info.of_splits(*INDEXED_SPLITS)),
+        files=tuple(str(files.inside(embeddings, file.path)) for file in indexed),
+        query_files=tuple(str(files.inside(embeddings, file.path)) for file in queries),
+        checksums=tuple((file.size, file.sha256) for file in (*indexed, *queries)),
         folder=str(folder),
         work=str(work),
         route=RouteSpec(info.dim, info.distance, router.partitions, config.build.store_files, info.metadata),
@@ -107,14 +109,23 @@ def make_plan(config: Config, info: EmbeddingsInfo, embeddings: Path, folder: Pa
 
 
 def _finish(
-    config: Config, info: EmbeddingsInfo, plan: BuildPlan, folder: Path, built: Any, *, encoder: Path | None, root: Path,
-    key: str, items: int,
-) -> Manifest:  # fmt: skip
+    config: Config,
+    info: EmbeddingsInfo,
+    *,
+    plan: BuildPlan,
+    parts: list[dict[str, Any]],
+    encoder: Path | None,
+    root: Path,
+    key: str,
+    items: int,
+) -> Manifest:
     """Lists every file with size and checksum, and writes the manifest, which makes the release exist."""
-    shutil.rmtree(folder / ".work")
-    paths = [folder / ROUTER_FILE, *(folder / "partitions").rglob("*"), *(folder / "store").glob("*.parquet")]
-    listed = sorted((files.entry_of(path, folder) for path in paths if path.is_file()), key=lambda entry: entry.path)
-    records = sorted(built.records, key=lambda record: record["partition"])
+    folder = Path(plan.folder)
+    shutil.rmtree(plan.work)
+    # Workers computed the checksums of what they wrote.
+    entries = [files.entry_of(folder / ROUTER_FILE, folder).to_json(), *(entry for part in parts for entry in part["files"])]
+    listed = sorted(entries, key=lambda entry: entry["path"])
+    records = sorted((part for part in parts if "partition" in part), key=lambda record: record["partition"])
     partitions = [ManifestPartition(**{name: record[name] for name in ManifestPartition.model_fields}) for record in records]
     where = encoder.relative_to(root).as_posix() if encoder is not None else None
     manifest = Manifest(
@@ -134,7 +145,7 @@ def _finish(
         config=config.model_dump(mode="json"),
         provenance={"embeddings": info.key},
         steps={"build": key},
-        files=tuple(ManifestFile(**entry.to_json()) for entry in listed),
+        files=tuple(ManifestFile(**entry) for entry in listed),
     )
     manifest.save(folder)
     (folder / releases.BUILD_JSON).unlink(missing_ok=True)

@@ -57,7 +57,10 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
     shutil.rmtree(work)
     result = calibrate(pairs, metric=settings.metric, targets=settings.targets) if pairs.queries else None
     folder, manifest = releases.open_for_change(release, manifest, "calibrate")
-    manifest = releases.drop_files(folder, manifest, [CUTPOINTS_JSON, THRESHOLDS], ["calibrate", "evaluate", "report"])
+    # What later steps made of another calibration goes with it.
+    stale = [CUTPOINTS_JSON, THRESHOLDS, "metrics.json", "report.html"]
+    manifest = releases.drop_files(folder, manifest, stale, ["calibrate", "evaluate", "report"])
+    manifest = manifest.model_copy(update={"search": config.search.model_dump(mode="json")})
     _write(folder, result, config, queries=query_count(embeddings))
     manifest = manifest.with_files(folder, [CUTPOINTS_JSON, THRESHOLDS], calibrate=key)
     manifest.save(folder)
@@ -119,17 +122,14 @@ def query_spec(config: Config, release: Path, manifest: Manifest, embeddings: Pa
         path = files.inside(embeddings, file.path)
         files.verify(path, files.FileEntry(file.path, file.size, file.sha256))
         paths.append(str(path))
-    return QuerySpec(str(release), tuple(paths), k, exact, config.search.block)
+    return QuerySpec(str(release), tuple(paths), k, exact, config.search.block, config.search.probes)
 
 
 def run_queries(config: Config, spec: QuerySpec, manifest: Manifest, beam_args: Sequence[str], collect: Any, verb: str) -> None:
     """Runs one job over all queries; `collect` consumes the answers. Checks that every query was answered once."""
-    import apache_beam as beam
-
-    from simpipe.beam.io import Outcome, WriteSummary, read_summary
+    from simpipe.beam.io import read_summary
     from simpipe.beam.options import run_graph
-    from simpipe.beam.query import QueryRelease
-    from simpipe.types import Counts
+    from simpipe.beam.query import CountAnswers, QueryRelease
 
     work = scratch(Path(spec.release), "counts")
     spec = replace(spec, work=str(work))
@@ -138,8 +138,7 @@ def run_queries(config: Config, spec: QuerySpec, manifest: Manifest, beam_args: 
     def graph(pipeline: Any) -> None:
         answers = pipeline | "QueryRelease" >> QueryRelease(spec, partitions)
         _ = collect(answers)
-        counted = answers | "Count" >> beam.Map(lambda answer: Outcome(Counts(len(answer.ids), len(answer.ids), 0)))
-        _ = counted | "Summary" >> WriteSummary(str(work / "summary.json"))
+        _ = answers | "CountAnswers" >> CountAnswers(str(work / "summary.json"))
 
     with watching(verb, lambda: len(list(work.glob("*.done"))), len(partitions), "partitions"):
         run_graph(graph, beam_args, job_name=f"simpipe-{verb}-{config.name}")

@@ -50,7 +50,7 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
     if settings.one_shot is not None:
         metrics[f"one_shot_{settings.one_shot.ways}_way"] = one_shot(settings.one_shot, embeddings, config.seed)
     folder, manifest = releases.open_for_change(release, manifest, "evaluate")
-    manifest = releases.drop_files(folder, manifest, [METRICS_JSON], ["evaluate", "report"])
+    manifest = releases.drop_files(folder, manifest, [METRICS_JSON, "report.html"], ["evaluate", "report"])
     data = {
         "metrics": metrics,
         "k": settings.k,
@@ -68,7 +68,7 @@ def items_of_label(release: Path, manifest: Manifest) -> dict[str, int]:
     """Indexed items a label, from the store's label columns, one file at a time."""
     counts: list[pa.Table] = []
     for entry in manifest.under("store"):
-        table = pq.read_table(releases.resolve(release, entry), columns=["label"])
+        table = pq.read_table(releases.verify_file(release, entry), columns=["label"])
         found = table.column("label").value_counts()
         counts.append(pa.table({"label": found.field("values"), "items": found.field("counts")}))
     total = pa.concat_tables(counts).group_by("label").aggregate([("items", "sum")]).filter(pc.field("label").is_valid())

@@ -55,11 +55,11 @@ def run(config: Config, *, folder: Path, key: str, beam_args: Sequence[str] = ()
     for record in outcome.records:
         labels.update(record.get("labels", {}))
     resolve_classes(config.classes.index, sort_classes(set(labels)), "classes.index")
-    expected = plan.rows if spec.classes is None else outcome.counts.read
+    excluded = sum(record.get("excluded", 0) for record in outcome.records)
     return finish(
         folder, outcome, key=key, dim=plan.dim, distance=source.distance, encoder=NO_ENCODER,
-        metadata=[field.name for field in plan.metadata], expected=expected,
-        provenance={"source": source.model_dump(mode="json"), "excluded": plan.rows - outcome.counts.read},
+        metadata=[field.name for field in plan.metadata], expected=plan.rows - excluded,
+        provenance={"source": source.model_dump(mode="json"), "excluded": excluded},
     )  # fmt: skip
 
 

@@ -89,8 +89,8 @@ class Line:
         config, folder = self.config, self.embeddings[0]
         info = self._need(EmbeddingsInfo.load, folder, EMBEDDINGS_JSON, "embed" if self.has_encoder else "import")
         inputs = [[file.path, file.sha256] for file in info.files]
-        build = self._key("build", embeddings=inputs, config=[_dump(config.build), _dump(config.search)], seed=config.seed)
-        calibrate = self._key("calibrate", build=build, config=_dump(config.calibrate))
+        build = self._key("build", embeddings=inputs, config=_dump(config.build), seed=config.seed)
+        calibrate = self._key("calibrate", build=build, config=_dump(config.calibrate), probes=config.search.probes)
         evaluate = self._key("evaluate", calibrate=calibrate, config=_dump(config.evaluate), seed=config.seed)
         report = self._key("report", evaluate=evaluate, config=_dump(config.report), seed=config.seed)
         return {"build": build, "calibrate": calibrate, "evaluate": evaluate, "report": report}
@@ -231,6 +231,20 @@ class Line:
         self._release_step("build", done=done, run=run, tell=tell)
         return self.release()
 
+    def _require(self, *steps: str) -> None:
+        """Refuses to go on from a release whose earlier steps ran with another configuration.
+
+        Raises:
+          ReleaseError: names the step to run.
+        """
+        _, manifest = self.release()
+        for step in steps:
+            if manifest.steps.get(step) != self.steps[step]:
+                raise ReleaseError(
+                    f"release {manifest.release}: `{step}` has not run with this configuration",
+                    f"run `simpipe {'evaluate' if step == 'report' else step}` first",
+                )
+
     def _done(self, step: str) -> Callable[[], bool]:
         return lambda: self.release()[1].steps.get(step) == self.steps[step]
 
@@ -263,6 +277,7 @@ class Line:
         def run() -> None:
             from pipelines import evaluate
 
+            self._require("calibrate")
             folder = self.release()[0]
             evaluate.run(
                 self.config, release=folder, embeddings=self.embeddings[0], key=self.steps["evaluate"], beam_args=self._beam_args
@@ -290,6 +305,7 @@ class Line:
             return pointer is not None and pointer.release == manifest.release
 
         def run() -> None:
+            self._require("calibrate", "evaluate", "report")
             releases.publish(self.root, manifest.release)
 
         self._release_step("publish", done=done, run=run, tell=lambda: f"{manifest.release} is live")

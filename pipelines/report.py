@@ -45,9 +45,9 @@ def run(config: Config, *, line: Line, key: str) -> tuple[Path, Manifest]:
 def gather(config: Config, line: Line, folder: Path, manifest: Manifest) -> ReportData:
     """Collects what the report shows from the data sets of the line."""
     searcher = Searcher(folder, manifest)
-    evaluation = files.read_json(releases.resolve(folder, manifest.file("metrics.json")))
-    calibration = files.read_json(releases.resolve(folder, manifest.file("cutpoints.json")))
-    thresholds = pq.read_table(releases.resolve(folder, manifest.file("thresholds.parquet")))
+    evaluation = files.read_json(releases.verify_file(folder, manifest.file("metrics.json")))
+    calibration = files.read_json(releases.verify_file(folder, manifest.file("cutpoints.json")))
+    thresholds = pq.read_table(releases.verify_file(folder, manifest.file("thresholds.parquet")))
     embeddings, info = line.embeddings[0], EmbeddingsInfo.load(line.embeddings[0])
     examples = DatasetInfo.load(line.examples[0]) if line.has_encoder else None
     indexed = set(searcher_labels(folder, manifest))
@@ -205,7 +205,7 @@ def query_cards(
     nearest = Neighbors(neighbors.ids[:, :k], neighbors.labels[:, :k], neighbors.distances[:, :k])
     matched, distances = match_labels(nearest, calibration["matcher"])
     pictures: dict[str, np.ndarray] = {}
-    if examples is not None and examples.input.is_image:
+    if examples is not None and examples.input.is_picture:
         from simpipe.data.pictures import fetch_inputs
 
         shown = neighbors.ids[:, : config.report.neighbors]

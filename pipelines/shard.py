@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -177,3 +178,9 @@ def _describe(
             "query_fraction": config.queries.fraction,
         },
     )
+
+
+if __name__ == "__main__":
+    from simpipe.cli import main
+
+    sys.exit(main(["shard", *sys.argv[1:]]))

@@ -6,6 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
+from simpipe import files
 from simpipe.config.models import Backend, HashRouter, KMeansRouter
 from simpipe.embeddings import vectors_column
 from simpipe.grouped import read_group
@@ -20,11 +24,14 @@ class BuildPlan:
     """Everything a worker needs to build its part; small, travels with each work item.
 
     Attributes:
-      files: Parquet files of embeddings, in the order of their manifest. folder: the release. work: scratch.
+      files: Parquet files of embeddings, in the order of their manifest; query_files: those of held-out queries.
+      checksums: size and SHA-256 of each file, files first. folder: the release. work: scratch.
       sample_share: share of rows that the router's sample takes.
     """
 
     files: tuple[str, ...]
+    query_files: tuple[str, ...]
+    checksums: tuple[tuple[int, str], ...]
     folder: str
     work: str
     route: RouteSpec
@@ -37,40 +44,39 @@ class BuildPlan:
         """The routing spec for the number of partitions that the fitted router has."""
         return replace(self.route, partitions=partitions)
 
+    def source(self, number: int) -> Path:
+        """File `number`, queries after the others.
+
+        Raises:
+          ContractError: it was altered since it was written.
+        """
+        path = Path((*self.files, *self.query_files)[number])
+        size, sha256 = self.checksums[number]
+        files.verify(path, files.FileEntry(path.name, size, sha256))
+        return path
+
     def grouped(self, kind: str) -> list[Path]:
-        return [Path(self.work) / f"{kind}-{number:05d}.arrow" for number in range(len(self.files))]
+        """The grouped files of one kind: `route`, `store`, or `query`."""
+        first, count = (len(self.files), len(self.query_files)) if kind == "query" else (0, len(self.files))
+        return [Path(self.work) / f"{kind}-{number:05d}.arrow" for number in range(first, first + count)]
 
 
-def build_one_partition(plan: BuildPlan, number: int) -> dict[str, Any]:
-    """Builds partition `number` from the routed files; a finished one is kept (resume).
+def build_one_partition(plan: BuildPlan, number: int, *, partitions: int) -> dict[str, Any]:
+    """Builds partition `number` of `partitions` from the routed files; a finished one is kept (resume).
 
     Returns:
-      The partition's record, with its bytes on disk.
+      The partition's record; see `build_partition`.
     """
     folder = Path(plan.folder) / partition_folder(number)
     if folder.is_dir():
-        record = partition_record(folder)
-    else:
-        partitions = _groups(plan)
-        table = read_group(plan.grouped("route"), number, partitions)
-        if table is None:
-            table = _no_rows(plan.route.dim)
-        record = build_partition(table, folder, plan.backend, distance=plan.route.distance, seed=plan.seed)
-    return {**record, "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())}
+        return partition_record(folder)
+    table = read_group(plan.grouped("route"), number, partitions)
+    if table is None:
+        table = _no_rows(plan.route.dim)
+    return build_partition(table, folder, plan.backend, distance=plan.route.distance)
 
 
-def _groups(plan: BuildPlan) -> int:
-    """How many partitions the routed files were grouped into: the router may have found fewer than configured."""
-    from simpipe.index.router import ROUTER_FILE, Router
-
-    router = Router.load(Path(plan.folder) / ROUTER_FILE, plan.router.partitions)
-    return plan.router.partitions if router.centroids is None else len(router.centroids)
-
-
-def _no_rows(dim: int) -> Any:
-    import numpy as np
-    import pyarrow as pa
-
+def _no_rows(dim: int) -> pa.Table:
     none = pa.array([], pa.string())
     return pa.table({"id": none, "label": none, "embedding": vectors_column(np.empty((0, dim), np.float32))})
 
@@ -86,12 +92,14 @@ def build_one_store_file(plan: BuildPlan, number: int) -> tuple[dict[str, Any], 
     table = read_group(plan.grouped("store"), number, of)
     if table is None:
         table = _empty_store()
-    rows, duplicates = write_store_file(table, Path(plan.folder) / name, [Path(file).name for file in plan.files])
-    return {"path": name, "rows": rows}, duplicates
+    query_ids = read_group(plan.grouped("query"), number, of) if plan.query_files else None
+    path = Path(plan.folder) / name
+    sources = [Path(file).name for file in (*plan.files, *plan.query_files)]
+    rows, duplicates = write_store_file(table, path, sources=sources, query_ids=query_ids)
+    listed = [files.entry_of(path, Path(plan.folder)).to_json()] if not duplicates else []
+    return {"path": name, "rows": rows, "files": listed}, duplicates
 
 
-def _empty_store() -> Any:
-    import pyarrow as pa
-
+def _empty_store() -> pa.Table:
     kinds = {"id": pa.string(), "label": pa.string(), "partition": pa.int32(), "file": pa.int32(), "row": pa.int64()}
     return pa.table({name: pa.array([], kind) for name, kind in kinds.items()})

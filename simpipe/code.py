@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
 _INDEX = ("index", "ids.py", "embeddings.py")
+_MODEL = ("layers.py", "models", "training/encoder.py", "data/parsing.py", "data/examples.py")
+_QUERY = ("beam/query.py", "matchers.py", *_INDEX)
 
 # What each step's result depends on, besides its inputs and configuration.
 SOURCES: dict[str, tuple[str, ...]] = {
     "shard": ("data/examples.py", "data/shards.py", "data/sources", "ids.py", "beam/shard.py"),
-    "train": (
-        "data/parsing.py",
-        "samplers",
-        "losses",
-        "layers.py",
-        "distances.py",
-        "models",
-        "architectures",
-        "augmenters",
-        "training",
-    ),
-    "embed": ("embed.py", "embeddings.py", "data/parsing.py", "index/distance.py"),
-    "import": ("import_vectors.py", "data/vectors.py", "embeddings.py", "ids.py", "index/distance.py"),
-    "build": ("build.py", "store.py", "grouped.py", *_INDEX),
-    "calibrate": ("calibration.py", "matchers.py", "classification_metrics", *_INDEX),
-    "evaluate": ("evaluators.py", "matchers.py", "retrieval_metrics", *_INDEX),
-    "report": ("report", "visualization"),
+    "train": (*_MODEL, "samplers", "losses", "distances.py", "architectures", "augmenters", "training"),
+    "embed": (*_MODEL, "embed.py", "embeddings.py", "beam/embed.py", "index/distance.py", "index/route.py"),
+    "import": ("import_vectors.py", "data/vectors.py", "embeddings.py", "ids.py", "beam/embed.py", "index/distance.py"),
+    "build": ("build.py", "store.py", "grouped.py", "beam/build.py", *_INDEX),
+    "calibrate": ("calibration.py", "classification_metrics", *_QUERY),
+    "evaluate": ("evaluators.py", "classification_metrics", "retrieval_metrics", *_QUERY),
+    "report": ("report", "visualization", "data/pictures.py"),
+}
+# Libraries whose version changes the result; read from their metadata, without importing them.
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "shard": ("tensorflow",),
+    "train": ("tensorflow", "keras", "numpy"),
+    "embed": ("tensorflow", "keras"),
+    "build": ("scann", "nmslib", "scikit-learn", "numpy"),
 }
 
 
 @functools.cache
 def code_version(step: str) -> str:
-    """SHA-256 over the source files of a step, in path order: those listed, and its entry point."""
+    """SHA-256 over the source files of a step, in path order, its entry point, and the versions of its libraries."""
     entry = {"import": "import_vectors"}.get(step, step)
     hasher = hashlib.sha256((_PACKAGE.parent / "pipelines" / f"{entry}.py").read_bytes())
     for name in SOURCES[step]:
@@ -42,4 +42,6 @@ def code_version(step: str) -> str:
         found = sorted(file for file in path.rglob("*") if file.suffix in (".py", ".html")) if path.is_dir() else [path]
         for file in found:
             hasher.update(file.relative_to(_PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    for library in LIBRARIES.get(step, ()):
+        hasher.update(f"{library} {version(library)}".encode())
     return hasher.hexdigest()

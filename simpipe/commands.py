@@ -10,6 +10,9 @@ from typing import Any
 
 from simpipe import files, releases
 from simpipe.config import Config, load_config
+from simpipe.errors import ConfigError
+
+_WITHOUT_JOB = ("train", "publish", "releases", "rollback", "lookup", "match")
 
 
 def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
@@ -19,6 +22,8 @@ def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
       SimpipeError: anything that is the user's to mend.
     """
     config = load_config(options.config, options.overrides)
+    if beam_args and options.verb in _WITHOUT_JOB:
+        raise ConfigError(f"`{options.verb}` runs no Beam job: it takes nothing after `--`", "leave out what stands after --")
     if options.verb in ("lookup", "match"):
         return _query(config, options)
     if options.verb == "releases":
@@ -36,7 +41,6 @@ def _say(text: str) -> None:
 
 def _step(config: Config, options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     from pipelines.line import Line
-    from simpipe.errors import ConfigError
 
     line = Line(config, beam_args, say=_say)
     verb = options.verb
@@ -76,7 +80,9 @@ def _query(config: Config, options: argparse.Namespace) -> int:
     from simpipe.queries import answer, load_queries
 
     searcher = open_release(config.root, options.release)
-    queries = load_queries(config, searcher, options.ids, options.images, options.vectors, options.encoder)
+    queries = load_queries(
+        config, searcher, ids=options.ids, images=options.images, vectors=options.vectors, encoder=options.encoder
+    )
     cutpoint = options.cutpoint if options.verb == "match" else None
     results: list[dict[str, Any]] = answer(searcher, queries, k=options.k, cutpoint=cutpoint)
     if options.json:

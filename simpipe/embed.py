@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from simpipe import files
 from simpipe.data.examples import DatasetInfo, ShardInfo
@@ -103,7 +104,7 @@ def embed_shard(
     if read != shard_info.num_examples:
         out.unlink()
         raise ContractError(f"{shard}: {read} records, dataset.json says {shard_info.num_examples}", "run `simpipe shard` again")
-    return Counts(read, read - len(rejects), len(rejects)), rejects
+    return Counts(read, pq.read_metadata(out).num_rows, len(rejects)), rejects
 
 
 def metadata_fields(info: DatasetInfo) -> list[pa.Field]:

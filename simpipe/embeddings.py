@@ -54,11 +54,16 @@ class EmbeddingsInfo(BaseModel):
     def load(cls, folder: Path) -> EmbeddingsInfo:
         path = folder / EMBEDDINGS_JSON
         try:
-            return cls.model_validate(files.read_json(path))
+            info = cls.model_validate(files.read_json(path))
         except ValidationError as error:
             first = error.errors()[0]
             cure = "run `simpipe embed` or `simpipe import` again"
             raise ContractError(f"{path}: field {'.'.join(map(str, first['loc']))}: {first['msg']}", cure) from None
+        if info.format_version != FORMAT_VERSION:
+            raise ContractError(
+                f"{path}: format version {info.format_version}, this simpipe reads {FORMAT_VERSION}", "run the step again"
+            )
+        return info
 
     def save(self, folder: Path) -> None:
         files.write_json(folder / EMBEDDINGS_JSON, self.model_dump(mode="json"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from simpipe.matchers import match_labels
 from simpipe.retrieval_metrics import ann_recall_at_k, average_precision_at_k, precision_at_k, recall_at_k
@@ -81,7 +82,8 @@ def evaluate_block(
         return EvaluationSums(n, 0, sums)
     top, truth = found.take(known), labels[known]
     relevant = (top.labels == truth[:, None]) & top.valid
-    there = np.fromiter((items_of_label.get(label, 0) for label in truth), np.int64, len(truth))
+    names, which = np.unique(truth.astype(str), return_inverse=True)
+    there = np.array([items_of_label.get(str(name), 0) for name in names], np.int64)[which]
     sums["label_precision_at_1"] = precision_at_k(relevant, 1).sum()
     sums[f"label_precision_at_{k}"] = precision_at_k(relevant, k).sum()
     sums[f"map_at_{k}"] = average_precision_at_k(relevant, k, there).sum()
@@ -96,7 +98,9 @@ def evaluate_block(
     answers = keep_where(matched, near)
     sums["match_right_at_optimal"] = int((answers == truth).sum())
     sums["match_none_at_optimal"] = int((answers == None).sum())  # noqa: E711
-    confusion = Counter(zip(truth.tolist(), answers.tolist(), strict=True))
+    pairs = pa.table({"true": pa.array(truth, pa.string()), "matched": pa.array(answers, pa.string())})
+    counted = pairs.group_by(["true", "matched"]).aggregate([([], "count_all")]).to_pylist()
+    confusion = Counter({(row["true"], row["matched"]): row["count_all"] for row in counted})
     return EvaluationSums(n, len(known), sums, confusion)
 
 

@@ -21,6 +21,7 @@ class GroupedWriter:
         self._writer = pa.ipc.new_file(self._sink, schema)
         self._schema = schema
         self._groups = groups
+        self.rows = 0  # written so far
 
     def write(self, table: pa.Table, group: np.ndarray) -> None:
         """Adds a block; `group` is int64[rows], each in [0, groups). Order inside a group is kept."""
@@ -33,6 +34,7 @@ class GroupedWriter:
             batches = part.to_batches()
             self._writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema=self._schema))
             first += int(count)
+        self.rows += first
 
     def close(self) -> None:
         self._writer.close()

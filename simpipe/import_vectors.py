@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from simpipe import files
 from simpipe.arrow import pc
@@ -39,10 +40,11 @@ def import_block(
     """Writes one block as `index-…parquet` and `query-…parquet`.
 
     Returns:
-      File records (with label counts for checking class lists), counts of the rows of wanted classes, rejects.
+      File records (with rows excluded by class and label counts), counts without the excluded rows, rejects.
     """
     table, rejects = read_block(source, plan, block)
     labels = table.column("label").value_counts().to_pylist()
+    before = len(table)
     if spec.classes is not None:
         table = table.filter(pc.is_in(table.column("label"), pa.array(sorted(spec.classes), pa.string())))
     held = holdout(table.column("id"), spec.fraction, spec.seed)
@@ -53,10 +55,12 @@ def import_block(
         part = table.take(rows).cast(kind)
         with files.replacing(path) as temporary, open_writer(temporary, kind) as writer:
             writer.write_table(_whole(part), row_group_size=row_group_rows(plan.dim))
-        records.append({**files.entry_of(path, folder).to_json(), "split": split, "rows": len(part)})
+        records.append({**files.entry_of(path, folder).to_json(), "split": split, "rows": pq.read_metadata(path).num_rows})
+    excluded = before - len(table)
+    records[0]["excluded"] = excluded
     records[0]["labels"] = {entry["values"]: entry["counts"] for entry in labels if entry["values"] is not None}
-    written = len(table)
-    return records, Counts(written + len(rejects), written, len(rejects)), rejects
+    written = sum(record["rows"] for record in records)
+    return records, Counts(block.rows - excluded, written, len(rejects)), rejects
 
 
 def _whole(table: pa.Table) -> pa.Table:

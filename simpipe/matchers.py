@@ -6,8 +6,6 @@ import numpy as np
 
 from simpipe.types import Neighbors
 
-MATCHERS = ("match_nearest", "match_majority_vote")
-
 
 def match_nearest(neighbors: Neighbors) -> tuple[np.ndarray, np.ndarray]:
     """Label and distance of the first neighbor: object[n], float32[n] (None and +inf without one)."""
@@ -43,5 +41,5 @@ def match_majority_vote(neighbors: Neighbors) -> tuple[np.ndarray, np.ndarray]:
 
 
 def match_labels(neighbors: Neighbors, matcher: str) -> tuple[np.ndarray, np.ndarray]:
-    """Applies a matcher by name; see `MATCHERS`."""
+    """Applies a matcher by its name in the configuration: `match_nearest` or `match_majority_vote`."""
     return {"match_nearest": match_nearest, "match_majority_vote": match_majority_vote}[matcher](neighbors)

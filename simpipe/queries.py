@@ -11,28 +11,33 @@ import numpy as np
 
 from simpipe import files
 from simpipe.config import Config
+from simpipe.data.examples import InputSpec
 from simpipe.embeddings import EMBEDDINGS_JSON, EmbeddingsInfo, vectors_of
 from simpipe.errors import IncompatibleError, QueryError, SimpipeError
 from simpipe.index.searcher import Searcher
+from simpipe.types import Neighbors
+
+_FIELDS = ("ids", "labels", "distances")
 
 
 @dataclass(frozen=True)
 class Queries:
     """Names, vectors float32[n, dim], true labels where known.
 
-    `own_ids`: the names are ids of the data set; `indexed`: and all of them are items of the release.
+    `own_ids`: the names are ids of the data set; `indexed`: which of them are items of the release.
     """
 
     names: list[str]
     vectors: np.ndarray
     labels: list[str | None]
     own_ids: bool = False
-    indexed: bool = False
+    indexed: tuple[bool, ...] = ()
 
 
 def load_queries(
     config: Config,
     searcher: Searcher,
+    *,
     ids: Sequence[str] | None,
     images: Sequence[str] | None,
     vectors: str | None,
@@ -53,19 +58,19 @@ def load_queries(
 
 def _by_id(config: Config, searcher: Searcher, ids: list[str]) -> Queries:
     found: dict[str, tuple[np.ndarray, str | None]] = {}
-    indexed = True
+    items: set[str] = set()
     for name in ids:
         try:
             label = searcher.items_of([name]).column("label")[0].as_py()
             found[name] = (searcher.vectors_of([name])[0], label)
+            items.add(name)
         except QueryError:
             held_out = _held_out(config, searcher, name)
             if held_out is None:
                 raise
             found[name] = held_out
-            indexed = False
     vectors, labels = np.stack([found[name][0] for name in ids]), [found[name][1] for name in ids]
-    return Queries(ids, vectors, labels, own_ids=True, indexed=indexed)
+    return Queries(ids, vectors, labels, own_ids=True, indexed=tuple(name in items for name in ids))
 
 
 def _held_out(config: Config, searcher: Searcher, name: str) -> tuple[np.ndarray, str | None] | None:
@@ -92,22 +97,28 @@ def _by_image(config: Config, searcher: Searcher, paths: list[str], encoder: str
     folder = files.local(encoder) if encoder is not None else files.inside(files.local(config.root), str(own.folder))
     about = EncoderInfo.load(folder)
     searcher.check_encoder(about.fingerprint)  # before the model is loaded: the answer would be nonsense
-    if not about.input.is_image:
-        raise QueryError(f"encoder {about.fingerprint[:12]} reads {about.input.name}, not images", "ask with --vectors or --id")
-    inputs = np.stack([_image(Path(path), about.input.shape) for path in paths])
+    if not about.input.is_picture:
+        raise QueryError(f"encoder {about.fingerprint[:12]} reads {about.input.name}, no pictures", "ask with --vectors or --id")
+    inputs = np.stack([_image(Path(path), about.input) for path in paths])
     model, _ = load_model(folder)
     return Queries(paths, np.asarray(model(inputs, training=False), np.float32), [None] * len(paths))
 
 
-def _image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _image(path: Path, spec: InputSpec) -> np.ndarray:
+    """A picture file as the source would have made it: uint8 of `spec.shape`."""
     from PIL import Image, UnidentifiedImageError
+
+    from simpipe.data.sources.images import area_resize
+
+    height, width, channels = spec.shape
 
     try:
         with Image.open(path) as opened:
-            image = opened.convert("L" if shape[2] == 1 else "RGB").resize((shape[1], shape[0]), Image.Resampling.BOX)
+            image = np.asarray(opened.convert("L" if channels == 1 else "RGB"), np.uint8)
     except (OSError, UnidentifiedImageError) as error:
         raise QueryError(f"{path}: cannot be read as an image ({error})", "give a PNG or JPEG file") from None
-    return np.asarray(image, np.uint8).reshape(shape)
+    resized = area_resize(image.reshape(1, *image.shape[:2], channels), (height, width))[0]
+    return np.uint8(255) - resized if spec.inverted else resized
 
 
 def _by_file(searcher: Searcher, path: str) -> Queries:
@@ -130,10 +141,11 @@ def answer(searcher: Searcher, queries: Queries, *, k: int, cutpoint: str | None
     An indexed item that asks for itself is its own nearest neighbor in `lookup`; in `match` it is left out.
     """
     own = queries.names if queries.own_ids else None
-    if queries.indexed and cutpoint is None:
-        neighbors = searcher.lookup_items(queries.names, k)
-    else:
-        neighbors = searcher.lookup(queries.vectors, k, query_ids=own)
+    neighbors = searcher.lookup(queries.vectors, k, query_ids=own)
+    mine = np.flatnonzero(queries.indexed) if cutpoint is None else np.empty(0, np.int64)
+    if len(mine):
+        found = searcher.lookup_items([queries.names[row] for row in mine], k)
+        neighbors = Neighbors(*(_replaced(getattr(neighbors, name), mine, getattr(found, name)) for name in _FIELDS))
     matches = searcher.match(queries.vectors, cutpoint, query_ids=own) if cutpoint is not None else None
     metadata = _metadata(searcher, neighbors.ids[neighbors.valid].tolist())
     results = []
@@ -160,6 +172,16 @@ def answer(searcher: Searcher, queries: Queries, *, k: int, cutpoint: str | None
         ]
         results.append(_plain(record))
     return results
+
+
+def _replaced(values: np.ndarray, rows: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """`values` [n, k] with some rows taken from `new`, widened where `new` is wider."""
+    missing = np.inf if values.dtype.kind == "f" else None
+    out = np.full((len(values), max(values.shape[1], new.shape[1])), missing, values.dtype)
+    out[:, : values.shape[1]] = values
+    out[rows] = missing
+    out[rows, : new.shape[1]] = new
+    return out
 
 
 def _metadata(searcher: Searcher, ids: list[str]) -> dict[str, dict[str, Any]]:

@@ -88,10 +88,16 @@ def finished(root: Path) -> list[tuple[Path, Manifest]]:
 
 
 def find_by_steps(root: Path, steps: dict[str, str]) -> tuple[Path, Manifest] | None:
-    """The newest release whose `build` key agrees, preferring the one that agrees in most of the other steps."""
-    agreeing = [pair for pair in finished(root) if pair[1].steps.get("build") == steps["build"]]
+    """The newest whole release whose `build` key agrees, preferring the one that agrees in most of the other steps."""
+    agreeing = [pair for pair in finished(root) if pair[1].steps.get("build") == steps["build"] and looks_whole(*pair)]
     score = [sum(manifest.steps.get(step) == key for step, key in steps.items()) for _, manifest in agreeing]
     return agreeing[score.index(max(score))] if agreeing else None
+
+
+def looks_whole(folder: Path, manifest: Manifest) -> bool:
+    """Whether every file of a release is there with its size; checksums are left to `verify_release`."""
+    paths = ((resolve(folder, entry), entry.size) for entry in manifest.files)
+    return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
 
 def open_for_change(folder: Path, manifest: Manifest, step: str) -> tuple[Path, Manifest]:
@@ -143,7 +149,7 @@ def verify_file(folder: Path, entry: ManifestFile) -> Path:
     try:
         files.verify(path, files.FileEntry(entry.path, entry.size, entry.sha256))
     except ContractError as error:
-        cure = "it was altered after it was written: restore it, roll back, or build again"
+        cure = f"it was altered after it was written: restore it, roll back, or delete {folder} and run again"
         raise ReleaseError(f"release {folder.name}: {error.message}", cure) from None
     return path
 
@@ -252,9 +258,8 @@ def overview(root: Path) -> list[dict[str, Any]]:
     pointer = read_pointer(root)
     rows = []
     for folder, manifest in finished(root):
-        metrics = (
-            files.read_json(resolve(folder, manifest.file("metrics.json")))["metrics"] if manifest.has("metrics.json") else {}
-        )
+        measured = resolve(folder, manifest.file("metrics.json")) if manifest.has("metrics.json") else None
+        metrics = files.read_json(measured)["metrics"] if measured is not None and measured.exists() else {}
         recall = next((value for name, value in metrics.items() if name.startswith("ann_recall_at_")), None)
         states = {pointer.previous: "previous", pointer.release: "live"} if pointer else {}
         rows.append(

@@ -42,21 +42,26 @@ def find_duplicates(table: pa.Table, sources: Sequence[str]) -> list[Reject]:
     return [Reject(name, here, "duplicate-id", f"id {name!r} stands at {there} and at {here}") for name, here, there in named]
 
 
-def write_store_file(table: pa.Table, path: Path, sources: Sequence[str]) -> tuple[int, list[Reject]]:
+def write_store_file(
+    table: pa.Table, path: Path, *, sources: Sequence[str], query_ids: pa.Table | None = None
+) -> tuple[int, list[Reject]]:
     """Writes one store file.
 
     Args:
       table: columns id, label, partition (int32), file, row, and metadata columns; the rows of one bucket, any order.
       path: the file; `file` and `row` serve to name duplicates and are not stored.
       sources: names of the files that `file` counts.
+      query_ids: id, file, row of held-out queries of the bucket: an id may not be among them either.
 
     Returns:
       Rows written, and the duplicate ids (then nothing is written).
     """
-    table = table.sort_by([("id", "ascending"), ("file", "ascending"), ("row", "ascending")])
-    duplicates = find_duplicates(table, sources)
+    order = [("id", "ascending"), ("file", "ascending"), ("row", "ascending")]
+    ids = table.select(["id", "file", "row"])
+    duplicates = find_duplicates(pa.concat_tables([ids, query_ids or ids.slice(0, 0)]).sort_by(order), sources)
     if duplicates:
         return 0, duplicates
+    table = table.sort_by(order)
     with files.replacing(path) as temporary:
         pq.write_table(table.drop_columns(["file", "row"]), temporary, compression="zstd", row_group_size=_ROW_GROUP)
     return len(table), []

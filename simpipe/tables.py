@@ -43,9 +43,11 @@ def print_answers(results: list[dict[str, Any]], release: str, distance: str, cu
         console.print(table)
         if cutpoint:
             match = record["match"]
-            said = f"match: {match['label']}" if match["label"] is not None else "no match"
+            within = match["distance"] is not None and match["distance"] <= match["cutpoint_distance"]
+            label = "an item without label" if match["label"] is None else match["label"]
+            said = f"match: {label}" if within else "no match"
             near = "no neighbor" if match["distance"] is None else f"distance {match['distance']:.4f}"
-            sign = "<=" if match["label"] is not None else ">"
+            sign = "<=" if within else ">"
             console.print(
                 f"[bold]{said}[/bold]  ({near} {sign} cutpoint {cutpoint} {match['cutpoint_distance']:.4f})\n", soft_wrap=True
             )

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-DISTANCES = ("cosine", "euclidean", "inner_product")
 SPLITS = ("train", "index", "query")
+# Names of columns and answers of our own; no metadata column may have one.
+RESERVED = frozenset(
+    ("id", "label", "input", "source", "image", "vector", "embedding", "partition", "file", "row", "query", "rank", "distance")
+)
 
 
 @dataclass(frozen=True)

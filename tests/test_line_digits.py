@@ -123,6 +123,50 @@ def test_an_image_file_is_matched(ran, tmp_path, capsys):
     assert "'digits-99999' is not in release" in capsys.readouterr().err
 
 
+def test_a_picture_is_inverted_as_its_source_was(tmp_path, capsys):
+    data = load_digits()
+    dark = 255 - (data.images * (255 / 16)).round().astype(np.uint8)  # ink is dark, as on paper
+    np.savez(tmp_path / "paper.npz", x=dark, y=data.target)
+    source = {"kind": "npz", "path": str(tmp_path / "paper.npz"), "invert": True}
+    config = digits_config(tmp_path / "root", source=source)
+    line, _ = run(config)
+    name = queries_of(line)["id"][0].as_py()
+    Image.fromarray(dark[int(name[-6:])]).save(tmp_path / "digit.png")
+    (tmp_path / "c.yaml").write_text(json.dumps(json.loads(config.model_dump_json())))
+    answers = []
+    for query in (["--image", str(tmp_path / "digit.png")], ["--id", name]):
+        assert main(["lookup", "--config", str(tmp_path / "c.yaml"), "--json", *query]) == 0
+        answers.append(json.loads(capsys.readouterr().out)["results"][0]["neighbors"])
+    assert [n["id"] for n in answers[0]] == [n["id"] for n in answers[1]]
+    np.testing.assert_allclose([n["distance"] for n in answers[0]], [n["distance"] for n in answers[1]], atol=1e-4)
+
+
+def test_embedding_goes_on_after_a_kill_and_trusts_no_damaged_file(ran, tmp_path):
+    from pipelines import embed
+    from simpipe.errors import SimpipeError
+
+    config, line, _ = ran
+    folder = tmp_path / "out"
+    examples = tmp_path / "examples"
+    shutil.copytree(line.examples[0], examples)
+    victim = sorted(examples.glob("query*"))[-1]
+    whole = victim.read_bytes()
+    victim.unlink()
+    with pytest.raises(SimpipeError, match=victim.name):
+        embed.run(config, examples=examples, encoder=line.encoder[0], folder=folder, key="x")
+    finished = sorted(folder.glob("[a-z]*.parquet"))
+    assert finished, "other shards were embedded before the failure"
+    times = {path.name: path.stat().st_mtime_ns for path in finished}
+    damaged = finished[0]
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    victim.write_bytes(whole)
+    info = embed.run(config, examples=examples, encoder=line.encoder[0], folder=folder, key="x")
+    kept = [name for name, time in times.items() if name != damaged.name and (folder / name).stat().st_mtime_ns == time]
+    assert len(kept) == len(finished) - 1, "finished shards are not embedded again"
+    wanted = {(file.path, file.sha256) for file in EmbeddingsInfo.load(line.embeddings[0]).files}
+    assert {(file.path, file.sha256) for file in info.files} == wanted
+
+
 def test_an_encoder_of_another_training_is_refused(ran, tmp_path, capsys):
     config, line, _ = ran
     other = digits_config(tmp_path / "other", train={**TRAIN, "epochs": 1, "steps_per_epoch": 2})

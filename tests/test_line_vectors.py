@@ -284,6 +284,128 @@ def test_bad_vectors_are_named(vectors_config, tmp_path, change, error, text):
     assert releases.read_pointer(tmp_path / "r") is None
 
 
+def test_an_id_among_both_items_and_queries_or_twice_among_queries_is_found(vectors_config, tmp_path):
+    from simpipe.ids import holdout
+
+    ids = [f"v{row}" for row in range(200)]
+    held = [name for name, out in zip(ids, holdout(ids, 0.1, 42), strict=True) if out]
+    assert len(held) > 2
+    first, second = ids.index(held[0]), ids.index(held[1])
+    source = broken_vectors(tmp_path, lambda x, names: names.__setitem__(second, held[0]))
+    with pytest.raises(DuplicateIdError, match=rf"id '{held[0]}' stands at ids\.txt row {first} and at ids\.txt row {second}"):
+        run(vectors_config(tmp_path / "r", source=source))
+
+
+@pytest.mark.parametrize("name", ["partition", "file", "row", "distance", "id"])
+def test_metadata_may_not_take_our_names(vectors_config, tmp_path, name):
+    table = pa.table({"key": ["a", "b"], name: [1, 2], "embedding": pa.array([[1.0, 2.0], [2.0, 1.0]], pa.list_(pa.float32()))})
+    pq.write_table(table, tmp_path / "x.parquet")
+    source = {"kind": "vectors", "path": str(tmp_path / "x.parquet"), "ids": "key", "metadata": [name]}
+    with pytest.raises(SourceError, match=f"source.metadata: column name '{name}'"):
+        run(vectors_config(tmp_path / "r", source=source))
+
+
+def test_a_replaced_file_is_read_anew_in_the_same_process(vectors_config, tmp_path):
+    first, _ = run(vectors_config(tmp_path / "r", source=broken_vectors(tmp_path, lambda x, ids: None)))
+    before = items_of(first.root)
+    second, said = run(vectors_config(tmp_path / "r", source=broken_vectors(tmp_path, lambda x, ids: x.__imul__(-1))))
+    assert "skipped" not in said[0]
+    after = items_of(second.root)
+    assert {name: -np.frombuffer(vector, np.float32) for name, (_, vector) in before.items()}.keys() == after.keys()
+    assert all(
+        np.array_equal(-np.frombuffer(before[name][1], np.float32), np.frombuffer(after[name][1], np.float32)) for name in before
+    )
+
+
+def test_a_stale_calibration_is_neither_evaluated_nor_published(vectors_config, tmp_path):
+    run(vectors_config(tmp_path / "r"))
+    other = Line(vectors_config(tmp_path / "r", calibrate={"k": 3, "matcher": "match_majority_vote"}), say=lambda text: None)
+    with pytest.raises(ReleaseError, match="`calibrate` has not run with this configuration"):
+        other.evaluate()
+    other.calibrate()
+    with pytest.raises(ReleaseError, match="`evaluate` has not run"):
+        other.publish()
+    other.evaluate()
+    live = other.publish()
+    assert simpipe.open_release(tmp_path / "r", live.release)._calibration()["matcher"] == "match_majority_vote"
+
+
+def test_other_probes_need_no_new_index(vectors_config, tmp_path):
+    run(vectors_config(tmp_path / "r"))
+    line, said = run(vectors_config(tmp_path / "r", search={"probes": 2}))
+    state = {text.split()[0]: "skipped" in text for text in said}
+    assert state["build"]
+    assert not state["calibrate"]
+    searcher = simpipe.open_release(line.root)
+    searcher.lookup(np.ones((1, 16), np.float32))
+    assert len(searcher._partitions) == 2, "one query loads only the partitions that it asks"
+
+
+def test_a_damaged_release_is_built_anew(vectors_config, tmp_path):
+    line, _ = run(vectors_config(tmp_path / "r"))
+    folder, _ = line.release()
+    (folder / "partitions" / "00002" / "vectors.npy").unlink()
+    again, said = run(vectors_config(tmp_path / "r"))
+    assert "done" in said[1]
+    assert again.release()[0] != folder
+    assert items_of(tmp_path / "r")
+
+
+def test_lost_or_doubled_records_stop_a_step(tmp_path):
+    from simpipe.beam.io import Outcome, write_summary
+    from simpipe.errors import ContractError
+    from simpipe.types import Counts
+
+    for counts in (Counts(10, 9, 0), Counts(10, 10, 1)):
+        with pytest.raises(ContractError, match="read 10 records but wrote"):
+            write_summary(Outcome(counts), str(tmp_path / "summary.json"))
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_file_that_lost_rows_stops_the_build(vectors_config, tmp_path, monkeypatch):
+    """A runner that drops a routed file: the sums differ, and no release appears."""
+    from simpipe.beam import build as wiring
+
+    def drop(number, partitions, plan):
+        outcome = original(number, partitions, plan)
+        (Path(plan.work) / f"route-{number:05d}.arrow").write_bytes(b"")
+        return outcome
+
+    original = wiring._route
+    monkeypatch.setattr(wiring, "_route", drop)
+    from simpipe.errors import ContractError
+
+    with pytest.raises(ContractError, match="lost or doubled"):
+        run(vectors_config(tmp_path / "r"))
+    assert releases.finished(tmp_path / "r") == []
+
+
+def test_an_answer_does_not_depend_on_its_company(ran):
+    from simpipe.queries import answer, load_queries
+
+    config, line, _ = ran
+    searcher = simpipe.open_release(config.root)
+    info = EmbeddingsInfo.load(line.embeddings[0])
+    held = pq.read_table(line.embeddings[0] / info.of_splits("query")[0].path)["id"][0].as_py()
+    item = searcher.partition(0).ids[0]
+
+    def ask(*ids):
+        return answer(
+            searcher, load_queries(config, searcher, ids=ids, images=None, vectors=None, encoder=None), k=3, cutpoint=None
+        )
+
+    together = ask(item, held)
+    assert together == [*ask(item), *ask(held)]
+    assert together[0]["neighbors"][0]["id"] == item
+
+
+def test_unknown_beam_options_are_named(capsys):
+    from simpipe.beam.options import pipeline_options
+
+    pipeline_options(["--runer=DirectRunner", "--direct_num_workers=1"], job_name="x")
+    assert "does not know --runer;" in capsys.readouterr().err
+
+
 def test_bad_vectors_within_the_allowed_share_are_left_out(vectors_config, tmp_path):
     source = broken_vectors(tmp_path, lambda x, ids: x.__setitem__(17, np.nan))
     line, _ = run(vectors_config(tmp_path / "r", source=source, rejects={"max_share": 0.01}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from simpipe.config.models import VectorsSource
 from simpipe.data.examples import ShardInfo
 from simpipe.data.vectors import VectorBlock, VectorPlan
 from simpipe.embed import EmbedSpec
+from simpipe.errors import ContractError
 from simpipe.import_vectors import ImportSpec, import_block
 from simpipe.types import Counts, Reject
 
@@ -57,17 +59,30 @@ class _EmbedShardFn(beam.DoFn):
         spec = self._spec
         encode = held_once("encoder", (self._encoder, spec), lambda: encode_function(load_model(Path(self._encoder))[0], spec))
         folder = Path(self._folder)
-        done = folder / ".work" / f"{element.out}.json"
-        if done.exists() and (folder / element.out).exists():  # resumed: this shard was finished before the kill
-            saved = files.read_json(done)
-            counts, rejects = Counts(**saved["counts"]), [Reject(**reject) for reject in saved["rejects"]]
-        else:
+        note = folder / ".work" / f"{element.out}.json"
+        saved = finished(note, folder)
+        if saved is None:
+            started = time.monotonic()
+            files.verify(Path(element.shard), files.FileEntry(element.info.path, element.info.size, element.info.sha256))
             counts, rejects = embed_shard(encode, Path(element.shard), element.info, spec, out=folder / element.out)
-            shown = [asdict(reject) for reject in rejects]
-            files.write_json(done, {"counts": asdict(counts), "rejects": shown})
-        entry = files.entry_of(folder / element.out, folder)
-        record = {**entry.to_json(), "split": element.split, "rows": counts.written}
+            Metrics.distribution("simpipe", "embed-msec").update(int(1000 * (time.monotonic() - started)))
+            entry = files.entry_of(folder / element.out, folder).to_json()
+            saved = {"entry": entry, "counts": asdict(counts), "rejects": [asdict(reject) for reject in rejects]}
+            files.write_json(note, saved)
+        counts, rejects = Counts(**saved["counts"]), [Reject(**reject) for reject in saved["rejects"]]
+        record = {**saved["entry"], "split": element.split, "rows": counts.written}
         yield outcome(folder, element.out, [record], counts, rejects)
+
+
+def finished(note: Path, folder: Path) -> dict[str, Any] | None:
+    """What an interrupted run noted of a shard that it had finished, if the file is still as it was then."""
+    try:
+        saved = files.read_json(note)
+        entry = files.FileEntry.from_json(saved["entry"])
+        files.verify(files.inside(folder, entry.path), entry)
+    except ContractError:
+        return None
+    return saved
 
 
 @dataclass

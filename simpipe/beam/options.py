@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import logging
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions, _BeamArgumentParser
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from simpipe.errors import ConfigError, SimpipeError
@@ -23,9 +26,11 @@ def pipeline_options(beam_args: Sequence[str], *, job_name: str) -> PipelineOpti
       ConfigError: a runner or mode that is known to lose elements.
     """
     options = PipelineOptions(list(beam_args), job_name=job_name)
-    unknown = [arg for arg in beam_args if not arg.startswith("-")]
-    if unknown and not any(arg.startswith("--") for arg in beam_args):
-        raise ConfigError(f"{unknown[0]!r} after `--` is no Beam option", "Beam options look like --runner=DirectRunner")
+    if beam_args and not beam_args[0].startswith("-"):
+        raise ConfigError(f"{beam_args[0]!r} after `--` is no Beam option", "Beam options look like --runner=DirectRunner")
+    for name in unknown_options(beam_args):
+        # Runners have options of their own that the SDK does not know, so this is no error.
+        print(f"simpipe: Beam's SDK does not know {name}; it is passed on untouched", file=sys.stderr)
     runner = options.view_as(StandardOptions).runner or ""
     mode = options.view_as(DirectOptions).direct_running_mode
     if runner.rpartition(".")[2] == "DaskRunner":
@@ -38,6 +43,16 @@ def pipeline_options(beam_args: Sequence[str], *, job_name: str) -> PipelineOpti
 
         worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
     return options
+
+
+def unknown_options(beam_args: Sequence[str]) -> list[str]:
+    """Options that no option class of Beam's SDK defines: mistyped, or a runner's own."""
+    parser = _BeamArgumentParser(allow_abbrev=False, add_help=False)
+    for options in PipelineOptions.__subclasses__():
+        with contextlib.suppress(argparse.ArgumentError):  # two classes may define the same option
+            options._add_argparse_args(parser)
+    _, unknown = parser.parse_known_args(list(beam_args))
+    return [arg.partition("=")[0] for arg in unknown if arg.startswith("--")]
 
 
 def run_graph(build: Callable[[beam.Pipeline], Any], beam_args: Sequence[str], *, job_name: str) -> None:
@@ -54,8 +69,8 @@ def run_graph(build: Callable[[beam.Pipeline], Any], beam_args: Sequence[str], *
     Raises:
       SimpipeError: raised in a worker, or the job did not end well.
     """
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # errors are raised here anyway
     options = pipeline_options(beam_args, job_name=job_name)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # errors are raised here anyway
     runner = None if options.view_as(StandardOptions).runner else FnApiRunner()
     pipeline = beam.Pipeline(runner=runner, options=options)
     build(pipeline)
@@ -66,8 +81,13 @@ def run_graph(build: Callable[[beam.Pipeline], Any], beam_args: Sequence[str], *
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, SimpipeError):
             cause = cause.__cause__
-        if cause is None:
+        if cause is None and runner is not None:
             raise
+        if cause is None:  # portable runners hand back text only
+            last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise SimpipeError(
+                f"job {job_name} failed: {last[:300]}", "see the runner's log; the step can be run again"
+            ) from error
         # Runners append the name of the transform to the message; that is no help to a user.
         raise type(cause)(re.sub(r" \[while running '[^']*'\]", "", cause.message), cause.cure) from error
     if state is not None and state != "DONE":

@@ -13,6 +13,7 @@ from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PBegin, PCollection, PValue
 
 from simpipe import files
+from simpipe.beam.io import Outcome, WriteSummary
 from simpipe.beam.workers import held_once
 from simpipe.calibration import PairCounts
 from simpipe.errors import ContractError
@@ -20,6 +21,7 @@ from simpipe.evaluators import EvaluationSums, evaluate_block
 from simpipe.index.query import Answer, Partial, QuerySpec, merge_partials, search_partition
 from simpipe.index.searcher import Searcher, open_release
 from simpipe.matchers import match_labels
+from simpipe.types import Counts
 
 Key = tuple[int, int]
 
@@ -59,6 +61,20 @@ class QueryRelease(beam.PTransform):
             | "GroupByBlock" >> beam.GroupByKey()
             | "MergeBlocks" >> beam.Map(_merge, spec=self.spec)
         )
+
+
+@dataclass
+class CountAnswers(beam.PTransform):
+    """PCollection[Answer] -> the number of answered queries, as a summary at `path`."""
+
+    path: str
+
+    def expand(self, input_or_inputs: PCollection[Answer]) -> PValue:
+        return input_or_inputs | "Count" >> beam.Map(_count) | "Summary" >> WriteSummary(self.path)
+
+
+def _count(answer: Answer) -> Outcome:
+    return Outcome(Counts(len(answer.ids), len(answer.ids), 0))
 
 
 class _Sum(beam.CombineFn):

@@ -93,9 +93,9 @@ class _ScanBlock(beam.DoFn):
     def __init__(self, source: Source, work: str, folder: str, num_shards: int) -> None:
         self._config, self._work, self._folder, self._num_shards = source, Path(work), Path(folder), num_shards
         self._source: ExampleSource | None = None
-        self._in = Metrics.counter("shard", "in-items")
-        self._rejected = Metrics.counter("shard", "rejected")
-        self._bytes = Metrics.counter("shard", "scan-bytes")
+        self._in = Metrics.counter("simpipe", "in-items")
+        self._rejected = Metrics.counter("simpipe", "rejected")
+        self._bytes = Metrics.counter("simpipe", "scan-bytes")
 
     def setup(self) -> None:
         self._source = open_source(self._config)
@@ -113,10 +113,10 @@ class _ScanBlock(beam.DoFn):
 class _WriteShard(beam.DoFn):
     def __init__(self, rules: ShardRules, work: str, folder: str) -> None:
         self._rules, self._work, self._folder = rules, Path(work), Path(folder)
-        self._out = Metrics.counter("shard", "out-items")
-        self._excluded = Metrics.counter("shard", "excluded")
-        self._duplicates = Metrics.counter("shard", "duplicates")
-        self._bytes = Metrics.counter("shard", "out-bytes")
+        self._out = Metrics.counter("simpipe", "out-items")
+        self._excluded = Metrics.counter("simpipe", "excluded")
+        self._duplicates = Metrics.counter("simpipe", "duplicates")
+        self._bytes = Metrics.counter("simpipe", "out-bytes")
 
     def process(self, index: int, plan: ShardPlan) -> Iterable[ShardResult]:
         if plan.problem:

@@ -32,8 +32,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: no such configuration file", "give --config FILE, for example configs/digits.yaml") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})", "give --config FILE") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: the top level must be keys and values", _CURE)
+    if isinstance(raw.get("source"), str):
+        raw["source"] = _short_source(raw["source"])
     for override in overrides:
         raw = _override(raw, override)
     return parse_config(raw, str(path))

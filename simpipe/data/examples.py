@@ -29,17 +29,23 @@ class InputSpec(_Record):
     """The encoder's input in an example.
 
     `raw`: the bytes of an array of `shape` and `dtype`; `image`: PNG or JPEG bytes, decoded to `shape`;
-    `float`: a float list of `shape`.
+    `float`: a float list of `shape`. `inverted`: the source turned dark into light, so picture files must be too.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: Literal["uint8", "float32"]
     encoding: Literal["raw", "image", "float"]
+    inverted: bool = False
 
     @property
     def is_image(self) -> bool:
         return len(self.shape) == 3
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether an input can be drawn as it is, and a picture file can become an input."""
+        return self.is_image and self.dtype == "uint8" and self.shape[2] in (1, 3)
 
 
 class ShardInfo(_Record):

@@ -19,7 +19,7 @@ from simpipe.embeddings import vectors_column
 from simpipe.errors import SourceError
 from simpipe.index.distance import bad_rows
 from simpipe.index.route import vector_rejects
-from simpipe.types import Reject
+from simpipe.types import RESERVED, Reject
 
 BLOCK_ROWS = 65_536
 _SUFFIXES = (".npy", ".npz", ".parquet")
@@ -68,6 +68,11 @@ def plan_vectors(source: VectorsSource) -> VectorPlan:
       SourceError: wrong shape or type, missing columns or arrays, lengths that differ, or nothing there.
     """
     found = source_files(source)
+    taken = sorted(set(source.metadata) & RESERVED)
+    if taken:
+        raise SourceError(f"source.metadata: column name {taken[0]!r} is taken by items themselves", "rename the column")
+    if source.metadata and found[0].suffix != ".parquet":
+        raise SourceError(f"source.metadata: {found[0].name} holds no columns", "give the vectors as Parquet with their metadata")
     if found[0].suffix == ".parquet":
         return _plan_parquet(source, found)
     vectors = _array(str(found[0]), source.vectors)
@@ -209,9 +214,19 @@ def _row_ids(stem: str, first: int, stop: int) -> pa.Array:
     return pc.binary_join_element_wise(stem, numbers, "-")
 
 
-@functools.lru_cache(maxsize=4)
 def _array(path: str, name: str) -> np.ndarray:
-    """An array of a `.npy` (memory-mapped) or `.npz` file; once a process."""
+    """An array of a `.npy` (memory-mapped) or `.npz` file; once a process for each state of the file."""
+    return _read_array(path, name, _state(path))
+
+
+def _state(path: str) -> tuple[int, int]:
+    """Tells one content of a file from another, as the key of the step does."""
+    about = Path(path).stat()
+    return about.st_size, about.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=4)
+def _read_array(path: str, name: str, state: tuple[int, int]) -> np.ndarray:
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -226,7 +241,6 @@ def _array(path: str, name: str) -> np.ndarray:
         raise SourceError(f"{path}: array {name!r}: {error}", "save plain numbers or strings, no objects") from None
 
 
-@functools.lru_cache(maxsize=4)
 def _strings(path: str, name: str | None) -> np.ndarray | pa.Array | None:
     """Ids or labels: an array of the same `.npz`, a `.npy` file (memory-mapped), or a text file with one value a line."""
     if name is None:
@@ -238,11 +252,16 @@ def _strings(path: str, name: str | None) -> np.ndarray | pa.Array | None:
         if not side.exists():
             raise SourceError(f"source.ids or source.labels: {side}: no such file", "name a .npy or text file")
         if side.suffix != ".npy":
-            return pa.array(side.read_text(encoding="utf-8").splitlines(), pa.string())
+            return _read_lines(str(side), _state(str(side)))
         values = _array(str(side), "")
     if values.ndim != 1:
         raise SourceError(f"{name}: has shape {list(values.shape)}, not [n]", "save one value a vector")
     return values
+
+
+@functools.lru_cache(maxsize=2)
+def _read_lines(path: str, state: tuple[int, int]) -> pa.Array:
+    return pa.array(Path(path).read_text(encoding="utf-8").splitlines(), pa.string())
 
 
 def _texts(values: Any, block: VectorBlock) -> pa.Array | None:

@@ -31,7 +31,7 @@ class Backend(Protocol):
           k: how many, at most.
 
         Returns:
-          int64[n, <= k]; -1 where the backend found fewer. Distances are computed afterwards, exactly.
+          int64[n, about k]; -1 where there is none. Distances are computed, and the k nearest cut, afterwards.
         """
         ...
 
@@ -40,14 +40,14 @@ class Backend(Protocol):
         ...
 
 
-def build_backend(vectors: np.ndarray, config: BackendConfig, *, distance: str, seed: int) -> Backend:
+def build_backend(vectors: np.ndarray, config: BackendConfig, *, distance: str) -> Backend:
     """Builds the configured backend over float32[n, dim]; small partitions get an exact scan where it is as fast."""
     from simpipe.index.exact import ExactIndex
 
     if config.kind == "nmslib" and len(vectors) > 0:
         from simpipe.index.nmslib_backend import NmslibIndex
 
-        return NmslibIndex.build(vectors, config, distance=distance, seed=seed)
+        return NmslibIndex.build(vectors, config, distance=distance)
     if config.kind == "scann" and len(vectors) >= max(config.exact_below, 16):
         from simpipe.index.scann_backend import ScannIndex
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,10 +34,11 @@ class NmslibIndex:
     def __init__(self, index: Any, ef: int) -> None:
         self._index = index
         self._ef = ef
+        self._lock = threading.Lock()
 
     @classmethod
-    def build(cls, vectors: np.ndarray, config: NmslibBackend, *, distance: str, seed: int) -> NmslibIndex | ExactIndex:
-        """Builds over float32[n, dim].
+    def build(cls, vectors: np.ndarray, config: NmslibBackend, *, distance: str) -> NmslibIndex | ExactIndex:
+        """Builds over float32[n, dim]. NMSLIB's graphs differ a little from build to build, also with one thread.
 
         Many exact duplicates tear an HNSW graph apart (nmslib recall 0.7 to 0.9 in our measurements), so such
         partitions are scanned instead.
@@ -49,7 +51,6 @@ class NmslibIndex:
             {"M": config.m, "efConstruction": config.ef_construction, "post": 0, "indexThreadQty": os.cpu_count() or 1},
             print_progress=False,
         )
-        index.setQueryTimeParams({"efSearch": config.ef})
         return cls(index, config.ef)
 
     @classmethod
@@ -59,14 +60,12 @@ class NmslibIndex:
             index.loadIndex(str(folder / _FILE), load_data=True)
         except RuntimeError as error:
             raise ContractError(f"{folder / _FILE}: NMSLIB cannot load it ({error})", "build the release again") from None
-        index.setQueryTimeParams({"efSearch": ef})
         return cls(index, ef)
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
-        if k > self._ef:
-            self._index.setQueryTimeParams({"efSearch": 2 * k})
-            self._ef = 2 * k
-        results = self._index.knnQueryBatch(queries, k=k, num_threads=os.cpu_count() or 1)
+        with self._lock:  # the width of the search belongs to the whole index
+            self._index.setQueryTimeParams({"efSearch": max(self._ef, 2 * k)})
+            results = self._index.knnQueryBatch(queries, k=k, num_threads=os.cpu_count() or 1)
         lengths = np.fromiter((len(ids) for ids, _ in results), np.int64, len(results))
         rows = np.full((len(queries), k), -1, np.int64)
         if len(results):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from simpipe.errors import ContractError
 from simpipe.ids import hash_ids
 from simpipe.index.backend import Backend, build_backend, load_backend
 from simpipe.index.distance import between
+from simpipe.index.exact import ExactIndex
 from simpipe.index.merge import TopK, merge_topk
 
 ROWS_FILE = "rows.parquet"
@@ -31,7 +33,7 @@ def partition_folder(partition: int) -> str:
     return f"partitions/{partition:05d}"
 
 
-def build_partition(table: pa.Table, folder: Path, config: BackendConfig, *, distance: str, seed: int) -> dict[str, Any]:
+def build_partition(table: pa.Table, folder: Path, config: BackendConfig, *, distance: str) -> dict[str, Any]:
     """Builds one partition; the folder appears complete or not at all.
 
     Args:
@@ -40,14 +42,14 @@ def build_partition(table: pa.Table, folder: Path, config: BackendConfig, *, dis
       config: the backend.
 
     Returns:
-      The partition's record: path, rows, backend.
+      The partition's record: path, rows, backend, bytes, and its files with size and SHA-256.
     """
     table = table.sort_by("id")
     vectors = vectors_of(table)
     with files.replacing_folder(folder) as temporary:
         pq.write_table(table.select(["id", "label"]), temporary / ROWS_FILE, compression="zstd")
         np.save(temporary / VECTORS_FILE, vectors, allow_pickle=False)
-        backend = build_backend(vectors, config, distance=distance, seed=seed)
+        backend = build_backend(vectors, config, distance=distance)
         backend.save(temporary)
         files.write_json(temporary / BACKEND_JSON, {"backend": backend.kind, "rows": len(table)})
     return partition_record(folder)
@@ -56,11 +58,14 @@ def build_partition(table: pa.Table, folder: Path, config: BackendConfig, *, dis
 def partition_record(folder: Path) -> dict[str, Any]:
     """The record of a partition on disk, which is complete if its folder is there."""
     about = files.read_json(folder / BACKEND_JSON)
+    listed = [files.entry_of(path, folder.parent.parent).to_json() for path in sorted(folder.rglob("*")) if path.is_file()]
     return {
         "path": f"partitions/{folder.name}",
         "partition": int(folder.name),
         "rows": about["rows"],
         "backend": about["backend"],
+        "bytes": sum(entry["size"] for entry in listed),
+        "files": listed,
     }
 
 
@@ -79,6 +84,10 @@ class Partition:
     vectors: np.ndarray
     backend: Backend
     distance: str
+
+    @cached_property
+    def _exact(self) -> ExactIndex:
+        return ExactIndex(self.vectors, self.distance)
 
     @classmethod
     def load(cls, folder: Path, kind: str, *, distance: str, dim: int, params: dict[str, Any]) -> Partition:
@@ -111,11 +120,7 @@ class Partition:
         """
         if len(self.ids) == 0 or len(queries) == 0:
             return TopK.empty(len(queries), 0)
-        backend = self.backend
-        if exact and not backend.is_exact:
-            from simpipe.index.exact import ExactIndex
-
-            backend = ExactIndex(self.vectors, self.distance)
+        backend = self._exact if exact and not self.backend.is_exact else self.backend
         # A few more than asked for, so that rounding inside the backend does not decide at the edge.
         rows = backend.search(queries, min(k + 4, len(self.ids)))
         found = rows >= 0

@@ -5,11 +5,14 @@ One work item is a partition: its index is loaded once and all query blocks pass
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from simpipe.embeddings import iterate_blocks
 from simpipe.index.merge import TopK, merge_topk, without_self
@@ -24,6 +27,7 @@ class QuerySpec:
     Attributes:
       release: the release's folder. files: Parquet files of queries.
       k: neighbors a query. exact: search exactly as well. block: queries a block.
+      probes: partitions a query asks; None: all.
       work: where finished partitions leave a mark, for progress.
     """
 
@@ -32,6 +36,7 @@ class QuerySpec:
     k: int
     exact: bool
     block: int
+    probes: int | None = None
     work: str = ""
 
 
@@ -56,12 +61,11 @@ class Answer:
 
 def search_partition(searcher: Searcher, spec: QuerySpec, number: int) -> Iterator[tuple[tuple[int, int], Partial]]:
     """Partial answers of one partition to every query block, keyed by (file, first row)."""
-    probes = searcher.manifest.search.get("probes")
     wanted = spec.k + 1  # the query's own item may be among them
     for file, path in enumerate(spec.files):
         for block in iterate_blocks(Path(path), spec.block):
             queries = searcher.check_queries(block.vectors)
-            rows = np.flatnonzero(searcher.router.probes(queries, probes)[:, number])
+            rows = np.flatnonzero(searcher.router.probes(queries, spec.probes)[:, number])
             part = searcher.partition(number)
             exact = part.search(queries, wanted, exact=True) if spec.exact else None
             if len(rows) or exact is not None:
@@ -86,10 +90,14 @@ def _neighbors(parts: list[TopK], ids: np.ndarray, k: int) -> Neighbors:
     return Neighbors(top.ids, top.labels, top.distances)
 
 
-def _names(path: Path, first: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    import pyarrow.parquet as pq
+@functools.lru_cache(maxsize=2)
+def _columns(path: str, modified: int) -> pa.Table:
+    """Ids and labels of a file, kept for its blocks."""
+    return pq.read_table(path, columns=["id", "label"])
 
-    table = pq.read_table(path, columns=["id", "label"], memory_map=True).slice(first, rows)
+
+def _names(path: Path, first: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    table = _columns(str(path), path.stat().st_mtime_ns).slice(first, rows)
     return table.column("id").to_numpy(zero_copy_only=False), table.column("label").to_numpy(zero_copy_only=False)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from simpipe import files
 from simpipe.embeddings import Block, iterate_blocks, vectors_column
@@ -19,6 +20,7 @@ from simpipe.types import Counts, Reject
 
 _BLOCK_ROWS = 65_536
 SAMPLE_COLUMNS = ["id", "embedding"]
+ID_ROWS = pa.schema([("id", pa.string()), ("file", pa.int32()), ("row", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,6 @@ def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, numbe
     """
     rejects: list[Reject] = []
     read = 0
-    route_schema: pa.Schema | None = None
     with (
         files.replacing(work / f"route-{number:05d}.arrow") as route_path,
         files.replacing(work / f"store-{number:05d}.arrow") as store_path,
@@ -77,9 +78,8 @@ def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, numbe
             route = pa.table({"id": ids, "label": table.column("label"), "embedding": vectors_column(vectors)})
             store = _store_rows(table, partition, rows, spec.metadata, number)
             if not writers:
-                route_schema = route.schema
                 writers = [
-                    GroupedWriter(route_path, route_schema, spec.partitions),
+                    GroupedWriter(route_path, route.schema, spec.partitions),
                     GroupedWriter(store_path, store.schema, spec.store_files),
                 ]
             writers[0].write(route, partition)
@@ -89,7 +89,28 @@ def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, numbe
         if not writers:  # an embeddings file without rows
             route_path.touch()
             store_path.touch()
-    return Counts(read, read - len(rejects), len(rejects)), rejects
+    return Counts(read, writers[0].rows if writers else 0, len(rejects)), rejects
+
+
+def route_query_ids(path: Path, spec: RouteSpec, *, work: Path, number: int) -> int:
+    """Writes `query-NNNNN.arrow`: the ids of a file of queries by bucket, so that an id in two splits is found.
+
+    Returns:
+      How many.
+    """
+    rows = 0
+    with (
+        files.replacing(work / f"query-{number:05d}.arrow") as temporary,
+        pq.ParquetFile(path) as file,
+        GroupedWriter(temporary, ID_ROWS, spec.store_files) as writer,
+    ):
+        for batch in file.iter_batches(batch_size=_BLOCK_ROWS, columns=["id"]):
+            ids = pa.Table.from_batches([batch]).column("id")
+            place = np.full(len(ids), number, np.int32)
+            table = pa.table([ids, place, np.arange(rows, rows + len(ids))], schema=ID_ROWS)
+            writer.write(table, bucket_of(ids, spec.store_files))
+            rows += len(ids)
+    return rows
 
 
 def _good_rows(block: Block, distance: str) -> tuple[np.ndarray, list[Reject]]:

@@ -16,7 +16,7 @@ from simpipe.index.distance import bad_rows, between, prepare
 from simpipe.index.merge import TopK, merge_topk, without_self
 from simpipe.index.partitions import Partition, partition_folder
 from simpipe.index.router import ROUTER_FILE, Router
-from simpipe.manifest import Manifest
+from simpipe.manifest import MANIFEST_JSON, Manifest
 from simpipe.matchers import match_labels
 from simpipe.types import Matches, Neighbors, keep_where
 
@@ -33,7 +33,7 @@ def open_release(uri: str | Path, release: str | None = None, *, verify: bool = 
       ReleaseError: nothing is published, the release is unfinished, or a file was altered.
     """
     path = files.local(uri)
-    if release is None and path.parent.name == "releases":
+    if release is None and (path / MANIFEST_JSON).exists():
         folder, manifest = path, Manifest.load(path)
     elif release is None:
         folder, manifest = releases.open_live(path)

@@ -47,12 +47,17 @@ class EncoderInfo(BaseModel):
     def load(cls, folder: Path) -> EncoderInfo:
         path = folder / ENCODER_JSON
         try:
-            return cls.model_validate(files.read_json(path))
+            info = cls.model_validate(files.read_json(path))
         except ValidationError as error:
             first = error.errors()[0]
             raise ContractError(
                 f"{path}: field {'.'.join(map(str, first['loc']))}: {first['msg']}", "run `simpipe train` again"
             ) from None
+        if info.format_version != FORMAT_VERSION:
+            raise ContractError(
+                f"{path}: format version {info.format_version}, this simpipe reads {FORMAT_VERSION}", "run the step again"
+            )
+        return info
 
 
 def fingerprint_of(model: keras.Model) -> str:

@@ -18,8 +18,6 @@ from simpipe.errors import SourceError
 from simpipe.types import Reject
 
 IMAGE, VECTOR = "image", "vector"
-RESERVED = frozenset({"id", "label", "input", "source", IMAGE, VECTOR, "embedding"})
-"""Names that the columns of examples and embeddings use; no metadata column may have one."""
 
 Problem = tuple[np.ndarray, str, "str | Callable[[int], str]"]
 """Which rows are bad (bool[n]), the code, and the reason (or a function from row to reason)."""

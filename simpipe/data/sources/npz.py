@@ -55,7 +55,7 @@ class Npz:
                 )
         else:
             shape = (*(config.resize or shape[:2]), shape[2] if len(shape) == 3 else 1)
-            self.input = InputSpec(name=IMAGE, shape=shape, dtype="uint8", encoding="raw")
+            self.input = InputSpec(name=IMAGE, shape=shape, dtype="uint8", encoding="raw", inverted=config.invert)
 
     def _arrays(self) -> _Arrays:
         stat = self.path.stat()

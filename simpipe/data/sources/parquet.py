@@ -20,7 +20,7 @@ from simpipe.data.sources import base, listing
 from simpipe.data.sources.base import IMAGE, VECTOR, Problem, SourceBlock
 from simpipe.data.sources.images import check_images
 from simpipe.errors import SourceError
-from simpipe.types import Reject
+from simpipe.types import RESERVED, Reject
 
 _CURE = "give a Parquet file, a folder of them, or a pattern such as data/*.parquet"
 
@@ -35,7 +35,7 @@ class Parquet:
     def __init__(self, config: ParquetSource) -> None:
         self.config = config
         self.root, self.names = listing.list_files(config.path, (".parquet", ".pq"), _CURE)
-        taken = [name for name in config.metadata if name in base.RESERVED]
+        taken = [name for name in config.metadata if name in RESERVED]
         if taken:
             raise SourceError(
                 f"source.metadata: column name {taken[0]!r} is taken by examples themselves", "rename the column, or leave it out"

@@ -8,14 +8,13 @@ from typing import Any
 from simpipe import files
 from simpipe.config.models import VectorsSource
 from simpipe.data.sources import listing
-
-_CURE = "give a .npy or .npz file, or Parquet files"
+from simpipe.data.vectors import source_files
 
 
 def fingerprint(config: VectorsSource) -> dict[str, Any]:
     """Of the vectors and, for `.npy`, of the files of ids and labels, without reading them."""
-    root, names = listing.list_files(config.path, (".parquet",), _CURE)
-    result = listing.stat_files(root, names)
+    found = source_files(config)
+    result = listing.stat_files(found[0].parent, [path.name for path in found])
     if files.local(config.path).suffix.lower() != ".npy":
         return result
     for field, path in (("ids", config.ids), ("labels", config.labels)):

@@ -53,7 +53,7 @@ def run(
     folder = releases.start_release(root, key)
     work = folder / ".work"
     work.mkdir(exist_ok=True)
-    plan = make_plan(config, info, embeddings, folder, work, total)
+    plan = make_plan(config, info, embeddings=embeddings, folder=folder, work=work, total=total)
 
     def graph(pipeline: Any) -> None:
         _ = pipeline | "BuildRelease" >> BuildRelease(plan)
@@ -89,7 +89,7 @@ def _duplicates(config: Config, stored: Any) -> DuplicateIdError:
     )
 
 
-def make_plan(config: Config, info: EmbeddingsInfo, embeddings: Path, folder: Path, work: Path, total: int) -> BuildPlan:
+def make_plan(config: Config, info: EmbeddingsInfo, *, embeddings: Path, folder: Path, work: Path, total: int) -> BuildPlan:
     """The plan that all workers share."""
     router = config.build.router
     sample = router.sample if router.kind == "kmeans" else 0

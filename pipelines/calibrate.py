@@ -45,14 +45,8 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
     spec = query_spec(config, release, manifest, embeddings, k=settings.k, exact=False)
     work = scratch(release, "calibrate")
     path = work / "pairs.npz"
-    run_queries(
-        config,
-        spec,
-        manifest,
-        beam_args,
-        lambda answers: answers | "CollectPairs" >> CollectPairs(settings.matcher, str(path)),
-        "calibrate",
-    )
+    collect = CollectPairs(settings.matcher, str(path))
+    run_queries(config, spec, manifest=manifest, collect=collect, beam_args=beam_args, verb="calibrate")
     pairs = read_pairs(path)
     shutil.rmtree(work)
     result = calibrate(pairs, metric=settings.metric, targets=settings.targets) if pairs.queries else None
@@ -125,8 +119,19 @@ def query_spec(config: Config, release: Path, manifest: Manifest, embeddings: Pa
     return QuerySpec(str(release), tuple(paths), k, exact, config.search.block, config.search.probes)
 
 
-def run_queries(config: Config, spec: QuerySpec, manifest: Manifest, beam_args: Sequence[str], collect: Any, verb: str) -> None:
-    """Runs one job over all queries; `collect` consumes the answers. Checks that every query was answered once."""
+def run_queries(
+    config: Config, spec: QuerySpec, *, manifest: Manifest, collect: Any, beam_args: Sequence[str], verb: str
+) -> None:
+    """Runs one job over all queries.
+
+    Args:
+      spec: the job. manifest: of its release.
+      collect: a PTransform that consumes the answers.
+      beam_args: Beam's own options. verb: for names.
+
+    Raises:
+      ContractError: a query was not answered exactly once.
+    """
     from simpipe.beam.io import read_summary
     from simpipe.beam.options import run_graph
     from simpipe.beam.query import CountAnswers, QueryRelease
@@ -137,7 +142,7 @@ def run_queries(config: Config, spec: QuerySpec, manifest: Manifest, beam_args: 
 
     def graph(pipeline: Any) -> None:
         answers = pipeline | "QueryRelease" >> QueryRelease(spec, partitions)
-        _ = collect(answers)
+        _ = answers | "Collect" >> collect
         _ = answers | "CountAnswers" >> CountAnswers(str(work / "summary.json"))
 
     with watching(verb, lambda: len(list(work.glob("*.done"))), len(partitions), "partitions"):

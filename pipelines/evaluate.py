@@ -43,7 +43,7 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
     work = scratch(release, "evaluate")
     path = work / "sums.json"
     collect = CollectMetrics(settings.k, settings.recall_at, items_of_label(release, manifest), calibration, str(path))
-    run_queries(config, spec, manifest, beam_args, lambda answers: answers | "CollectMetrics" >> collect, "evaluate")
+    run_queries(config, spec, manifest=manifest, collect=collect, beam_args=beam_args, verb="evaluate")
     sums = files.read_json(path)
     shutil.rmtree(work)
     metrics = sums["metrics"]

@@ -51,8 +51,8 @@ def gather(config: Config, line: Line, folder: Path, manifest: Manifest) -> Repo
     embeddings, info = line.embeddings[0], EmbeddingsInfo.load(line.embeddings[0])
     examples = DatasetInfo.load(line.examples[0]) if line.has_encoder else None
     indexed = set(searcher_labels(folder, manifest))
-    queries = pick_queries(config, searcher, calibration, embeddings, info)
-    cards = query_cards(config, searcher, calibration, queries, line, examples, indexed)
+    queries = pick_queries(config, searcher, calibration=calibration, embeddings=embeddings, info=info)
+    cards = query_cards(config, searcher, calibration=calibration, queries=queries, line=line, examples=examples, indexed=indexed)
     seen = set(examples.train_classes) if examples else set()
     history: dict[str, list[float]] = {}
     if line.has_encoder:
@@ -170,7 +170,7 @@ def pick_classes(present: list[str], seen: set[str], seed: int) -> list[str]:
 
 
 def pick_queries(
-    config: Config, searcher: Searcher, calibration: dict[str, Any], embeddings: Path, info: EmbeddingsInfo
+    config: Config, searcher: Searcher, *, calibration: dict[str, Any], embeddings: Path, info: EmbeddingsInfo
 ) -> pa.Table:
     """The queries to show: up to a third that the nearest item gets wrong, found in a sample, then any."""
     wanted = config.report.queries
@@ -188,6 +188,7 @@ def pick_queries(
 def query_cards(
     config: Config,
     searcher: Searcher,
+    *,
     calibration: dict[str, Any],
     queries: pa.Table,
     line: Line,

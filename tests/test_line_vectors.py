@@ -190,6 +190,22 @@ def test_same_result_from_another_root_and_runner(ran, vectors_config, tmp_path)
     assert items_of(tmp_path / "again") == items_of(Path(ran[0].root))
 
 
+@pytest.mark.parametrize("ids", ["ids.npy", "ids.txt", None])
+def test_blocks_of_any_size_give_the_same_items(ran, vectors_config, tmp_path, monkeypatch, ids):
+    """1 block against 5, and ids from an array, a text file, or row numbers."""
+    source = ran[0].source.model_dump()
+    if ids == "ids.txt":
+        (tmp_path / "ids.txt").write_text("\n".join(np.load(source["ids"]).tolist()))
+        source["ids"] = str(tmp_path / "ids.txt")
+    elif ids is None:
+        source["ids"] = None
+    whole = items_of(Path(ran[0].root)) if ids else items_of(run(vectors_config(tmp_path / "one", source=source))[0].root)
+    monkeypatch.setattr("simpipe.data.vectors.BLOCK_ROWS", 700)
+    line, _ = run(vectors_config(tmp_path / "five", source=source))
+    assert len(EmbeddingsInfo.load(line.embeddings[0]).of_splits("index")) == 5
+    assert items_of(line.root) == whole
+
+
 @pytest.mark.parametrize("backend", ["nmslib", "scann"])
 def test_other_backends_hold_the_same_items(ran, vectors_config, tmp_path, backend):
     build = {"router": {"kind": "hash", "partitions": 2}, "backend": {"kind": backend}}

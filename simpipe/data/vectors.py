@@ -149,9 +149,7 @@ def read_block(source: VectorsSource, plan: VectorPlan, block: VectorBlock) -> t
         ids, labels = _texts(_strings(block.path, source.ids), block), _texts(_strings(block.path, source.labels), block)
         table = pa.table(
             {
-                "id": ids.slice(block.first, block.rows)
-                if ids is not None
-                else _row_ids(Path(block.path).stem, block.first, stop),
+                "id": ids if ids is not None else _row_ids(Path(block.path).stem, block.first, stop),
                 "label": labels if labels is not None else pa.nulls(block.rows, pa.string()),
             }
         )

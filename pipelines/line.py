@@ -29,6 +29,10 @@ class Line:
     """One configuration's steps. Each method runs its step, or says that it is unchanged, and returns its result."""
 
     def __init__(self, config: Config, beam_args: Sequence[str] = (), say: Say = print) -> None:
+        if beam_args:  # refused at once, also where every step is done already
+            from simpipe.beam.options import check_options
+
+            check_options(beam_args)
         self.config = config
         self.root = files.local(config.root)
         self._beam_args = beam_args
@@ -302,7 +306,10 @@ class Line:
 
         def done() -> bool:
             pointer = releases.read_pointer(self.root)
-            return pointer is not None and pointer.release == manifest.release
+            if pointer is None or pointer.release != manifest.release:
+                return False
+            releases.open_live(self.root)  # refuses a manifest that was altered since
+            return True
 
         def run() -> None:
             self._require("calibrate", "evaluate", "report")

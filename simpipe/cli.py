@@ -88,12 +88,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SimpipeError as error:
         print(f"simpipe {options.verb}: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        where = f"{error.filename}: " if error.filename else ""
+        cure = "check the path, its rights and free space"
+        print(f"simpipe {options.verb}: {where}{error.strerror or error}\n  cure: {cure}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"simpipe {options.verb}: stopped; run it again to continue", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def _step(config: Config, options: argparse.Namespace, beam_args: Sequence[str])
         raise ConfigError(
             f"source.kind: {config.source.kind} holds examples, not vectors", "use `simpipe shard`, `train` and `embed`"
         )
-    if verb == "publish" and options.release:
+    if verb == "publish" and options.release is not None:
         pointer = releases.publish(line.root, options.release)
         _say(f"publish    {pointer.release} is live (before: {pointer.previous})")
         return 0

@@ -67,8 +67,8 @@ def find(root: Path, release: str | None = None) -> tuple[Path, Manifest]:
       ReleaseError: there is none.
     """
     if release is not None:
-        folder = files.inside(releases_folder(root), release)
-        if not folder.is_dir():
+        folder = releases_folder(root) / release
+        if Path(release).name != release or not folder.is_dir():
             known = ", ".join(path.name for path, _ in finished(root)[:5]) or "none"
             raise ReleaseError(f"{folder}: no such release; there are: {known}", "see `simpipe releases`")
         return folder, Manifest.load(folder)
@@ -170,11 +170,16 @@ def read_pointer(root: Path) -> Pointer | None:
     path = root / LIVE_JSON
     if not path.exists():
         return None
-    data = files.read_json(path)
+    cure = f"delete {path}, look at `simpipe releases`, and publish one of them"
     try:
-        return Pointer(data["release"], data.get("previous"), data["published_at"], data["manifest_sha256"])
-    except (KeyError, TypeError):
-        raise ReleaseError(f"{path}: not a pointer", "publish a release again") from None
+        data = files.read_json(path)
+        pointer = Pointer(data["release"], data.get("previous"), data["published_at"], data["manifest_sha256"])
+    except (ContractError, KeyError, TypeError, AttributeError):
+        raise ReleaseError(f"{path}: damaged, not a pointer", cure) from None
+    texts = [pointer.release, pointer.published_at, pointer.manifest_sha256, pointer.previous or ""]
+    if not all(isinstance(text, str) for text in texts):
+        raise ReleaseError(f"{path}: damaged, not a pointer", cure)
+    return pointer
 
 
 def open_live(root: Path) -> tuple[Path, Manifest]:
@@ -243,12 +248,16 @@ def _move(root: Path, folder: Path, *, previous: str | None, expected: str | Non
             raise PublishConflictError(
                 f"{root / LIVE_JSON}: {live} went live meanwhile (expected {expected})", "look, then publish again"
             )
+        sha256 = files.sha256_file(folder / MANIFEST_JSON)
         if current is not None and live == folder.name:
+            if current.manifest_sha256 != sha256:
+                cure = f"restore it, roll back, or delete {folder} and run again"
+                raise ReleaseError(f"{folder / MANIFEST_JSON}: altered after it was published", cure)
             return current
         mark = folder / PUBLISHED
         if not mark.exists():
             files.write_bytes(mark, b"")
-        pointer = Pointer(folder.name, previous, now(), files.sha256_file(folder / MANIFEST_JSON))
+        pointer = Pointer(folder.name, previous, now(), sha256)
         files.write_json(root / LIVE_JSON, pointer.__dict__)
         return pointer
 
@@ -259,13 +268,13 @@ def overview(root: Path) -> list[dict[str, Any]]:
     rows = []
     for folder, manifest in finished(root):
         measured = resolve(folder, manifest.file("metrics.json")) if manifest.has("metrics.json") else None
-        metrics = files.read_json(measured)["metrics"] if measured is not None and measured.exists() else {}
+        metrics = files.read_json(measured).get("metrics", {}) if measured is not None and measured.exists() else {}
         recall = next((value for name, value in metrics.items() if name.startswith("ann_recall_at_")), None)
         states = {pointer.previous: "previous", pointer.release: "live"} if pointer else {}
         rows.append(
             {
                 "release": manifest.release,
-                "state": states.get(manifest.release, ""),
+                "state": states.get(manifest.release, "") + ("" if looks_whole(folder, manifest) else " damaged"),
                 "created": manifest.created_at,
                 "items": manifest.items,
                 "partitions": len(manifest.partitions),

@@ -164,8 +164,13 @@ def test_queries_that_cannot_be_answered(ran):
     ):
         with pytest.raises(error, match=text):
             searcher.lookup(broken)
-    with pytest.raises(QueryError, match="k is 0"):
-        searcher.lookup(good, 0)
+    for ask in (
+        lambda: searcher.lookup(good, 0),
+        lambda: searcher.lookup(good, 0, query_ids=["a", "b", "c"]),
+        lambda: searcher.lookup_items([searcher.partition(0).ids[0]], 0),
+    ):
+        with pytest.raises(QueryError, match="k is 0"):
+            ask()
     with pytest.raises(QueryError, match="nobody"):
         searcher.vectors_of(["nobody"])
     with pytest.raises(IncompatibleError, match=r"deadbeef.*none"):
@@ -367,6 +372,49 @@ def test_a_damaged_release_is_built_anew(vectors_config, tmp_path):
     assert items_of(tmp_path / "r")
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"release": 5, "published_at": 1, "manifest_sha256": null}', "{}"])
+def test_a_damaged_pointer_is_named_with_a_cure(vectors_config, tmp_path, content):
+    line, _ = run(vectors_config(tmp_path / "r"))
+    (line.root / "live.json").write_text(content)
+    for use in (lambda: simpipe.open_release(line.root), line.publish, lambda: releases.rollback(line.root)):
+        with pytest.raises(ReleaseError, match=r"live\.json: damaged") as caught:
+            use()
+        assert "delete" in caught.value.cure
+    (line.root / "live.json").unlink()
+    line.publish()
+    assert items_of(line.root)
+
+
+def test_a_live_release_whose_manifest_was_altered_is_not_called_live(vectors_config, tmp_path):
+    line, _ = run(vectors_config(tmp_path / "r"))
+    folder, manifest = line.release()
+    with open(folder / "manifest.json", "a") as handle:
+        handle.write("\n")
+    for use in (line.publish, lambda: releases.publish(line.root, manifest.release)):
+        with pytest.raises(ReleaseError, match="altered after it was published"):
+            use()
+
+
+def test_one_damaged_release_does_not_hide_the_others(vectors_config, tmp_path):
+    first, _ = run(vectors_config(tmp_path / "r"))
+    damaged = first.release()[0]
+    run(vectors_config(tmp_path / "r", build={"router": {"kind": "hash", "partitions": 2}, "backend": {"kind": "exact"}}))
+    (damaged / "metrics.json").unlink()
+    assert [row["state"].split() for row in releases.overview(first.root)] == [["live"], ["previous", "damaged"]]
+
+
+def test_paths_that_cannot_be_written_are_named(vectors_config, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    config = vectors_config(tmp_path / "file" / "root")
+    (tmp_path / "c.yaml").write_text(config.model_dump_json())
+    assert main(["run", "--config", str(tmp_path / "c.yaml")]) == 1
+    shown = capsys.readouterr().err
+    assert "file" in shown
+    assert "cure:" in shown
+    assert main(["run", "--config", str(tmp_path)]) == 2
+    assert main(["run", "--config", str(tmp_path / "c.yaml"), "--set", "seed=-1"]) == 2
+
+
 def test_lost_or_doubled_records_stop_a_step(tmp_path):
     from simpipe.beam.io import Outcome, write_summary
     from simpipe.errors import ContractError
@@ -416,9 +464,9 @@ def test_an_answer_does_not_depend_on_its_company(ran):
 
 
 def test_unknown_beam_options_are_named(capsys):
-    from simpipe.beam.options import pipeline_options
+    from simpipe.beam.options import check_options
 
-    pipeline_options(["--runer=DirectRunner", "--direct_num_workers=1"], job_name="x")
+    check_options(["--runer=DirectRunner", "--direct_num_workers=1"])
     assert "does not know --runer;" in capsys.readouterr().err
 
 

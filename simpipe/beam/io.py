@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -114,9 +115,10 @@ def check_rejects(outcome: Outcome, *, max_share: float, step: str, folder: Path
     counts = outcome.counts
     if counts.rejected <= max_share * counts.read:
         return
+    share = math.ceil(1000 * counts.rejected / counts.read) / 1000
     shown = "\n".join(f"  {reject.source}: {reject.reason} (id {reject.id!r}, {reject.code})" for reject in outcome.rejects[:5])
     more = f"\n  … {counts.rejected - 5} more in {folder / 'rejects'}" if counts.rejected > 5 else ""
     raise RejectedError(
         f"{step}: {counts.rejected} of {counts.read} records rejected\n{shown}{more}",
-        f"mend these records, or allow a share of bad ones with --set {field}=0.01",
+        f"mend these records, or allow this share of bad ones with --set {field}={share:g}",
     )

@@ -25,12 +25,13 @@ def pipeline_options(beam_args: Sequence[str], *, job_name: str) -> PipelineOpti
     Raises:
       ConfigError: a runner or mode that is known to lose elements.
     """
-    options = PipelineOptions(list(beam_args), job_name=job_name)
+    try:
+        options = PipelineOptions(list(beam_args), job_name=job_name)
+        options.get_all_options()
+    except SystemExit:  # argparse has printed what is wrong
+        raise ConfigError("Beam refused the options after `--`", "see the message above; Beam's own help lists them") from None
     if beam_args and not beam_args[0].startswith("-"):
         raise ConfigError(f"{beam_args[0]!r} after `--` is no Beam option", "Beam options look like --runner=DirectRunner")
-    for name in unknown_options(beam_args):
-        # Runners have options of their own that the SDK does not know, so this is no error.
-        print(f"simpipe: Beam's SDK does not know {name}; it is passed on untouched", file=sys.stderr)
     runner = options.view_as(StandardOptions).runner or ""
     mode = options.view_as(DirectOptions).direct_running_mode
     if runner.rpartition(".")[2] == "DaskRunner":
@@ -55,6 +56,16 @@ def unknown_options(beam_args: Sequence[str]) -> list[str]:
     return [arg.partition("=")[0] for arg in unknown if arg.startswith("--")]
 
 
+def check_options(beam_args: Sequence[str]) -> None:
+    """Refuses what `pipeline_options` refuses, and names on stderr what Beam's SDK does not know.
+
+    Runners have options of their own that the SDK does not know, so these are passed on untouched.
+    """
+    pipeline_options(beam_args, job_name="check")
+    for name in unknown_options(beam_args):
+        print(f"simpipe: Beam's SDK does not know {name}; it is passed on untouched", file=sys.stderr)
+
+
 def run_graph(build: Callable[[beam.Pipeline], Any], beam_args: Sequence[str], *, job_name: str) -> None:
     """Builds one graph, runs it and waits for its end.
 
@@ -72,7 +83,10 @@ def run_graph(build: Callable[[beam.Pipeline], Any], beam_args: Sequence[str], *
     options = pipeline_options(beam_args, job_name=job_name)
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # errors are raised here anyway
     runner = None if options.view_as(StandardOptions).runner else FnApiRunner()
-    pipeline = beam.Pipeline(runner=runner, options=options)
+    try:
+        pipeline = beam.Pipeline(runner=runner, options=options)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"Beam cannot start this runner: {str(error).splitlines()[0]}", "check what stands after --") from None
     build(pipeline)
     try:
         result = pipeline.run()

@@ -295,8 +295,8 @@ class Config(Model):
     """The whole line. `root` is where its data sets, releases and pointer live."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    root: str
-    seed: int = 42
+    root: Annotated[str, Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     source: Source
     classes: ClassLists = ClassLists()
     queries: Queries = Queries()

@@ -55,7 +55,7 @@ def source_files(source: VectorsSource) -> list[Path]:
     path = files.local(source.path)
     found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not found or not found[0].exists():
-        raise SourceError(f"source.path: {path}: no such file, or a folder without Parquet files", "set source.path")
+        raise SourceError(f"source.path: {path} does not exist, or is a folder without Parquet files", "set source.path")
     if found[0].suffix not in _SUFFIXES:
         raise SourceError(f"source.path: {path}: unknown kind of file", f"give one of {', '.join(_SUFFIXES)}")
     return found

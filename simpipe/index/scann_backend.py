@@ -61,7 +61,7 @@ class ScannIndex:
     @classmethod
     def build(cls, vectors: np.ndarray, config: ScannBackend, *, distance: str) -> ScannIndex:
         measure = _MEASURES[distance]
-        leaves, search, reorder = derived(config, len(vectors), spilled=measure == "dot_product")
+        leaves, search, reorder = derived(config, len(vectors), spilled=distance == "cosine")
         soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0} if measure == "dot_product" and leaves > 1 else {}
         builder = _library().builder(vectors, 10, measure)
         builder = builder.tree(leaves, search, training_sample_size=min(len(vectors), 250_000), **soar)

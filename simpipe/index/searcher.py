@@ -128,7 +128,8 @@ class Searcher:
                 f"queries have dim {array.shape[1]}, release {self.manifest.release} has dim {self.manifest.dim}",
                 "embed the queries with the release's encoder",
             )
-        array = array.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            array = array.astype(np.float32, copy=False)
         not_finite, zero = bad_rows(array, self.manifest.distance)
         for rows, what in ((not_finite, "holds NaN or infinite values"), (zero, "has zero norm, no direction for cosine")):
             if rows.any():
@@ -137,8 +138,6 @@ class Searcher:
 
     def search(self, vectors: np.ndarray, k: int, *, probes: int | None = None, exact: bool = False) -> TopK:
         """Merged candidates of a block of queries, with `k` columns (or fewer: all items); see `lookup`."""
-        if k < 1:
-            raise QueryError(f"k is {k}", "ask for at least one neighbor")
         queries = self.check_queries(vectors)
         probes = probes if probes is not None else self.manifest.search.get("probes")
         asked = self.router.probes(queries, None if exact else probes)
@@ -175,6 +174,7 @@ class Searcher:
           IncompatibleError, QueryError: see `check_queries`.
           ReleaseError: a file of the release was altered.
         """
+        _check_k(k)
         top = self.search(vectors, k + (query_ids is not None), probes=probes, exact=exact)
         if query_ids is not None:
             top = without_self(top, np.asarray(query_ids, object), k)
@@ -190,6 +190,7 @@ class Searcher:
         Raises:
           QueryError: an id is not in the release, or k is below 1.
         """
+        _check_k(k)
         vectors = self.vectors_of(ids)
         own = between(vectors, vectors[:, None], self.manifest.distance)
         labels = np.asarray(self.items_of(ids).column("label").to_pylist(), object)[:, None]
@@ -253,6 +254,11 @@ class Searcher:
                 )
             out[place] = part.vectors[row]
         return out
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise QueryError(f"k is {k}", "ask for at least one neighbor")
 
 
 def neighbors_table(neighbors: Neighbors, query_ids: Sequence[str] | None = None) -> pa.Table:

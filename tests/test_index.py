@@ -118,6 +118,17 @@ def test_small_partitions_answer_with_what_exists(tmp_path, kind, n):
 
 
 @pytest.mark.parametrize("kind", list(BACKENDS))
+@pytest.mark.parametrize("k", [400, 799, 800, 5000])
+def test_large_k_gets_all_that_exist(tmp_path, kind, k):
+    vectors = prepare(clustered(800)[0], "cosine")
+    build_partition(table_of(vectors, np.zeros(800)), tmp_path / "00000", BACKENDS[kind], distance="cosine")
+    part = Partition.load(tmp_path / "00000", kind, distance="cosine", dim=16, params=BACKENDS[kind].model_dump())
+    top = part.search(vectors[:20], k)
+    assert np.isfinite(top.distances).sum(axis=1).tolist() == [min(k, 800)] * 20
+    assert all(len(set(row)) == min(k, 800) for row in top.ids)
+
+
+@pytest.mark.parametrize("kind", list(BACKENDS))
 def test_many_exact_duplicates_find_themselves(kind):
     rng = np.random.default_rng(0)
     distinct = prepare(rng.normal(size=(200, 16)).astype(np.float32), "cosine")

@@ -69,6 +69,15 @@ def partition_record(folder: Path) -> dict[str, Any]:
     }
 
 
+def stack_rows(rows: np.ndarray, places: np.ndarray, better: np.ndarray) -> np.ndarray:
+    """`rows` int64[n, k] with those at `places` taken from `better`, padded with -1 to the wider of both."""
+    out = np.full((len(rows), max(rows.shape[1], better.shape[1])), -1, np.int64)
+    out[:, : rows.shape[1]] = rows
+    out[places] = -1
+    out[places, : better.shape[1]] = better
+    return out
+
+
 @dataclass(frozen=True)
 class Partition:
     """A loaded partition.
@@ -123,6 +132,9 @@ class Partition:
         backend = self._exact if exact and not self.backend.is_exact else self.backend
         # A few more than asked for, so that rounding inside the backend does not decide at the edge.
         rows = backend.search(queries, min(k + 4, len(self.ids)))
+        short = (rows >= 0).sum(axis=1) < min(k, len(self.ids))
+        if short.any() and not backend.is_exact:  # an ANN index may run out before k, yet k items exist
+            rows = stack_rows(rows, np.flatnonzero(short), self._exact.search(queries[short], k))
         found = rows >= 0
         safe = np.where(found, rows, 0)
         distances = np.full(rows.shape, np.inf, np.float32)

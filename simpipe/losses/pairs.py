@@ -65,7 +65,7 @@ class PairLoss(keras.losses.Loss):
 
     def anchor_values(self, pairs: Pairs) -> Tensor:
         """float32[B]; rows of invalid anchors may hold anything."""
-        raise NotImplementedError
+        raise NotImplementedError  # each loss defines it; Keras' Loss has no abstract-class machinery
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Values of each anchor.

@@ -99,7 +99,7 @@ class ShardSampler:
         try:
             yield
         except Exception:
-            self.check()
+            self.check()  # the sampler's error explains TensorFlow's; any other goes on as it is
             raise
         self.check()
 

@@ -30,7 +30,7 @@ def test_a_changed_calibration_makes_a_new_release_that_shares_the_partitions(ve
     assert releases.read_pointer(first.root).release == after.release, "the finished release is found and published again"
 
 
-def test_publish_is_conditional_and_needs_a_finished_release(ran, vectors_config, tmp_path):
+def test_publish_is_conditional_and_needs_a_finished_release(vectors_config, tmp_path):
     line = Line(vectors_config(tmp_path / "r"), say=lambda text: None)
     line.embed()
     line.build()

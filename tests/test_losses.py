@@ -64,8 +64,10 @@ def test_golden_distances() -> None:
 
 def test_known_distances() -> None:
     q, k = np.float32([[0, 1], [0, 1], [1, 1]]), np.float32([[2, 1], [1, 1]])
-    np.testing.assert_allclose(distances.euclidean(q, k), [[2, 1], [2, 1], [1, 0]], atol=1e-6)
-    np.testing.assert_allclose(distances.cosine(unit([[0.1, 0.3, 0.2]]), unit([[0, 0.1, 0.5]])), [[0.31861484]], atol=1e-6)
+    np.testing.assert_allclose(distances.EuclideanDistance()(q, k), [[2, 1], [2, 1], [1, 0]], atol=1e-6)
+    np.testing.assert_allclose(
+        distances.CosineDistance()(unit([[0.1, 0.3, 0.2]]), unit([[0, 0.1, 0.5]])), [[0.31861484]], atol=1e-6
+    )
     with pytest.raises(ConfigError, match="nonsense"):
         distances.get("nonsense")
 
@@ -73,7 +75,7 @@ def test_known_distances() -> None:
 def test_euclidean_gradient_is_finite_at_zero() -> None:
     x = tf.Variable(np.ones((2, 3), np.float32))
     with tf.GradientTape() as tape:
-        y = tf.reduce_sum(distances.euclidean(x, x))
+        y = tf.reduce_sum(distances.EuclideanDistance()(x, x))
     assert np.isfinite(tape.gradient(y, x)).all()
 
 

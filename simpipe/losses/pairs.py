@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from simpipe import distances
-from simpipe.losses.gather import gather_replicas
+from simpipe.distances import Distance
+from simpipe.errors import ConfigError
+from simpipe.losses.gather import gather_together, sum_replicas
 
 ops: Any = keras.ops  # Keras is not annotated: inferred types are wrong
 Tensor = Any
+AnyDistance = str | Mapping[str, Any] | Distance
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one replica knows of the global batch (G examples, B of them its own).
+
+    Attributes:
+      labels: int[B]; embeddings: float32[B, dim]: this replica's.
+      all_labels: int[G]; all_embeddings: float32[G, dim]: of all replicas; the same objects where there is one.
+      begin: the row of this replica's first example in the global batch.
+    """
+
+    labels: Tensor
+    embeddings: Tensor
+    all_labels: Tensor
+    all_embeddings: Tensor
+    begin: Any
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Anchors of this replica (B rows) against the global batch (M columns; M = B on one replica).
+    """Anchors of this replica (B rows) against M columns: the global batch, and what a memory adds after it.
 
     Attributes:
       distances: float32[B, M].
       positives: bool[B, M], same label and not the anchor itself.
       negatives: bool[B, M], another label.
-      valid: bool[B], anchors with a positive and a negative.
+      valid: bool[B], anchors that count (with a positive and a negative, unless the loss says otherwise).
       num_valid: float32[], the number of such anchors in the global batch.
+      rows: float32[B, dim], the embeddings of the anchors.
+      columns: float32[M, dim], those of the columns; the same object as `rows` on one replica without a memory.
+      column_labels: int[M].
+      known: bool[M], columns that hold an example, or None where all do.
     """
 
     distances: Tensor
@@ -31,6 +56,10 @@ class Pairs:
     negatives: Tensor
     valid: Tensor
     num_valid: Tensor
+    rows: Tensor
+    columns: Tensor
+    column_labels: Tensor
+    known: Tensor | None = None
 
 
 def masked_max(values: Tensor, mask: Tensor) -> Tensor:
@@ -43,6 +72,19 @@ def masked_min(values: Tensor, mask: Tensor) -> Tensor:
     return ops.min(ops.where(mask, values, float("inf")), axis=1)
 
 
+def masked_logsumexp(values: Tensor, mask: Tensor) -> Tensor:
+    """`log Σ exp` over the row's masked values: float[n]; about -1e30 for a row without any, with gradient zero."""
+    return ops.logsumexp(ops.where(mask, values, -1e30), axis=1)  # finite, so that no gradient becomes NaN
+
+
+def gather_batch(y_true: Tensor, y_pred: Tensor) -> Batch:
+    """Labels int[B] or int[B, 1] and embeddings float[B, dim] of any precision, joined over the replicas."""
+    labels = ops.reshape(ops.convert_to_tensor(y_true), (-1,))
+    embeddings = ops.cast(y_pred, "float32")
+    (all_labels, all_embeddings), begin = gather_together(labels, embeddings)
+    return Batch(labels, embeddings, all_labels, all_embeddings, begin)
+
+
 class PairLoss(keras.losses.Loss):
     """A loss of each anchor over its positives and negatives in the batch.
 
@@ -52,20 +94,35 @@ class PairLoss(keras.losses.Loss):
     float32 whatever the dtype of the embeddings.
 
     Args:
-      distance: a name in `simpipe.distances`.
+      distance: a name or alias in `simpipe.distances`, a configuration, or a `Distance`.
       name: of the loss.
-      reduction: "sum_over_batch_size" (the mean over anchors as above), "sum", or None for the values of each anchor.
+      reduction: "sum_over_batch_size" (also "mean", "auto": the mean over anchors as above), "sum",
+        "mean_with_sample_weight" (the weighted mean over those anchors), or None for the values of each anchor.
+
+    Raises:
+      ConfigError: the distance is unknown, or a similarity.
     """
 
-    def __init__(self, *, distance: str, name: str, reduction: str | None = "sum_over_batch_size") -> None:
-        options: dict[str, Any] = {"reduction": reduction, "dtype": "float32"}
+    def __init__(self, *, distance: AnyDistance, name: str, reduction: str | None = "sum_over_batch_size") -> None:
+        options: dict[str, Any] = {
+            "reduction": "sum_over_batch_size" if reduction == "auto" else reduction,  # as Keras 2 called it
+            "dtype": "float32",
+        }
         super().__init__(name=name, **options)
-        self.distance = distance
-        self._pairwise = distances.get(distance)
+        self.distance = distances.get(distance)
+        if self.distance.larger_is_nearer:
+            raise ConfigError(
+                f"{name}: distance {self.distance.name!r} is a similarity, by which training would push alike apart",
+                'use "cosine", which is 1 - the inner product',
+            )
 
     def anchor_values(self, pairs: Pairs) -> Tensor:
-        """float32[B]; rows of invalid anchors may hold anything."""
+        """float32[B]; rows of invalid anchors may hold anything finite."""
         raise NotImplementedError  # each loss defines it; Keras' Loss has no abstract-class machinery
+
+    def counts(self, has_positive: Tensor, has_negative: Tensor) -> Tensor:
+        """Which anchors count: bool[B], bool[B] -> bool[B]."""
+        return ops.logical_and(has_positive, has_negative)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Values of each anchor.
@@ -75,44 +132,54 @@ class PairLoss(keras.losses.Loss):
           y_pred: float[B, dim], embeddings.
 
         Returns:
-          float32[B]; 0 for an anchor without a positive or a negative.
+          float32[B]; 0 for an anchor that does not count.
         """
-        return self._values(self._pairs(y_true, y_pred))
+        return self._values(self.pairs(y_true, y_pred))
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         # Not the parent's: it casts labels to float, and its mean counts every anchor.
         with keras.name_scope(self.name):
-            pairs = self._pairs(y_true, y_pred)
-            values = self._values(pairs)
+            pairs = self.pairs(y_true, y_pred)
+            values, number = self._values(pairs), pairs.num_valid
             if sample_weight is not None:
-                values = values * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
+                weight = ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
+                values = values * weight
+                if self.reduction == "mean_with_sample_weight":
+                    number = sum_replicas(ops.sum(ops.where(pairs.valid, weight, 0.0)))
             if self.reduction in (None, "none"):
                 return values
             total = ops.sum(values)
-            return total if self.reduction == "sum" else ops.divide_no_nan(total, pairs.num_valid)
+            return total if self.reduction == "sum" else ops.divide_no_nan(total, number)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "distance": self.distance}
+        return {**super().get_config(), "distance": distances.serialize(self.distance)}
+
+    def pairs(self, y_true: Tensor, y_pred: Tensor) -> Pairs:
+        """Distances and masks of this replica's anchors against the global batch; arguments as in `call`."""
+        batch = gather_batch(y_true, y_pred)
+        return self._compare(batch, batch.all_embeddings, batch.all_labels)
+
+    def _compare(self, batch: Batch, columns: Tensor, column_labels: Tensor, known: Tensor | None = None) -> Pairs:
+        """Anchors against columns, of which the first are the global batch."""
+        same = ops.equal(batch.labels[:, None], column_labels[None, :])
+        row = ops.arange(ops.shape(batch.labels)[0]) + batch.begin
+        itself = ops.equal(row[:, None], ops.arange(ops.shape(column_labels)[0])[None, :])
+        positives, negatives = ops.logical_and(same, ops.logical_not(itself)), ops.logical_not(same)
+        if known is not None:
+            positives, negatives = ops.logical_and(positives, known), ops.logical_and(negatives, known)
+        valid = self.counts(ops.any(positives, axis=1), ops.any(negatives, axis=1))
+        return Pairs(
+            distances=self.distance(batch.embeddings, columns),
+            positives=positives,
+            negatives=negatives,
+            valid=valid,
+            num_valid=sum_replicas(ops.sum(ops.cast(valid, "float32"))),
+            rows=batch.embeddings,
+            columns=columns,
+            column_labels=column_labels,
+            known=known,
+        )
 
     def _values(self, pairs: Pairs) -> Tensor:
         values = self.anchor_values(pairs)
         return ops.where(pairs.valid, values, ops.zeros_like(values))
-
-    def _pairs(self, y_true: Tensor, y_pred: Tensor) -> Pairs:
-        labels = ops.reshape(ops.convert_to_tensor(y_true), (-1,))
-        embeddings = ops.cast(y_pred, "float32")
-        all_labels, begin = gather_replicas(labels)
-        all_embeddings, _ = gather_replicas(embeddings)
-        columns = ops.shape(all_labels)[0]
-        same = ops.equal(labels[:, None], all_labels[None, :])
-        itself = ops.equal((ops.arange(ops.shape(labels)[0]) + begin)[:, None], ops.arange(columns)[None, :])
-        positives, negatives = ops.logical_and(same, ops.logical_not(itself)), ops.logical_not(same)
-        # Counted from labels alone, so that every replica knows the number of valid anchors of all of them.
-        alike = ops.sum(ops.cast(ops.equal(all_labels[:, None], all_labels[None, :]), "int32"), axis=1)
-        return Pairs(
-            distances=self._pairwise(embeddings, all_embeddings),
-            positives=positives,
-            negatives=negatives,
-            valid=ops.logical_and(ops.any(positives, axis=1), ops.any(negatives, axis=1)),
-            num_valid=ops.sum(ops.cast(ops.logical_and(alike > 1, alike < columns), "float32")),
-        )

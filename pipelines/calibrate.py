@@ -12,20 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simpipe import files, releases
-from simpipe.calibration import Calibration, calibrate
+from simpipe.calibration import calibrate, targets_of
 from simpipe.config import Config
+from simpipe.cutpoints import CUTPOINTS_JSON, THRESHOLDS, calibration_record, write_calibration
 from simpipe.embeddings import EmbeddingsInfo
 from simpipe.errors import ContractError, IncompatibleError, SimpipeError
 from simpipe.index.query import QuerySpec
 from simpipe.manifest import Manifest
 from simpipe.progress import watching
-
-CUTPOINTS_JSON = "cutpoints.json"
-THRESHOLDS = "thresholds.parquet"
 
 
 def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args: Sequence[str] = ()) -> tuple[Path, Manifest]:
@@ -49,34 +46,25 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
     run_queries(config, spec, manifest=manifest, collect=collect, beam_args=beam_args, verb="calibrate")
     pairs = read_pairs(path)
     shutil.rmtree(work)
-    result = calibrate(pairs, metric=settings.metric, targets=settings.targets) if pairs.queries else None
+    result = calibrate(pairs, metric=settings.metric, targets=targets_of(settings.targets)) if pairs.queries else None
     folder, manifest = releases.open_for_change(release, manifest, "calibrate")
     # What later steps made of another calibration goes with it.
     stale = [CUTPOINTS_JSON, THRESHOLDS, "metrics.json", "report.html"]
     manifest = releases.drop_files(folder, manifest, stale, ["calibrate", "evaluate", "report"])
     manifest = manifest.model_copy(update={"search": config.search.model_dump(mode="json")})
-    _write(folder, result, config, queries=query_count(embeddings))
-    manifest = manifest.with_files(folder, [CUTPOINTS_JSON, THRESHOLDS], calibrate=key)
+    targets = {name: list(values) for name, values in settings.targets.items()}
+    record = calibration_record(
+        result,
+        matcher=settings.matcher,
+        k=settings.k,
+        metric=settings.metric,
+        targets=targets,
+        queries=query_count(embeddings),
+    )
+    written = write_calibration(folder, record, result.thresholds if result else {})
+    manifest = manifest.with_files(folder, written, calibrate=key)
     manifest.save(folder)
     return folder, manifest
-
-
-def _write(folder: Path, result: Calibration | None, config: Config, *, queries: int) -> None:
-    settings = config.calibrate
-    about = {
-        "matcher": settings.matcher,
-        "k": settings.k,
-        "metric": settings.metric,
-        "targets": {name: list(values) for name, values in settings.targets.items()},
-        "comparison": "distance <= cutpoint, both float32",
-        "queries": queries,
-        "labelled": result.queries if result else 0,
-        "cutpoints": result.cutpoints if result else {},
-    }
-    thresholds = result.thresholds if result else {"distance": pa.array([], pa.float32())}
-    files.write_json(folder / CUTPOINTS_JSON, about)
-    with files.replacing(folder / THRESHOLDS) as temporary:
-        pq.write_table(pa.table(thresholds), temporary, compression="zstd")
 
 
 def scratch(release: Path, step: str) -> Path:

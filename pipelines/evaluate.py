@@ -19,6 +19,7 @@ from simpipe import files, releases
 from simpipe.arrow import pc
 from simpipe.config import Config
 from simpipe.config.models import OneShotConfig
+from simpipe.cutpoints import CUTPOINTS_JSON
 from simpipe.data.examples import resolve_classes, sort_classes
 from simpipe.embeddings import EmbeddingsInfo, vectors_of
 from simpipe.errors import ReleaseError
@@ -34,9 +35,9 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
     from simpipe.beam.query import CollectMetrics
 
     manifest = Manifest.load(release)
-    if not manifest.has("cutpoints.json"):
+    if not manifest.has(CUTPOINTS_JSON):
         raise ReleaseError(f"release {manifest.release} is not calibrated", "run `simpipe calibrate` first")
-    calibration = files.read_json(releases.verify_file(release, manifest.file("cutpoints.json")))
+    calibration = files.read_json(releases.verify_file(release, manifest.file(CUTPOINTS_JSON)))
     settings = config.evaluate
     depth = max(settings.k, config.calibrate.k, *settings.recall_at)
     spec = query_spec(config, release, manifest, embeddings, k=depth, exact=True)

@@ -16,6 +16,7 @@ from simpipe import files, releases
 from simpipe.code import code_version
 from simpipe.config import Config
 from simpipe.config.models import VectorsSource
+from simpipe.cutpoints import CUTPOINTS_JSON
 from simpipe.data.examples import DATASET_JSON, DatasetInfo, verify_dataset
 from simpipe.embeddings import EMBEDDINGS_JSON, EmbeddingsInfo
 from simpipe.errors import ContractError, ReleaseError
@@ -265,7 +266,7 @@ class Line:
 
         def tell() -> str:
             folder, manifest = self.release()
-            cutpoints = files.read_json(releases.resolve(folder, manifest.file("cutpoints.json")))["cutpoints"]
+            cutpoints = files.read_json(releases.resolve(folder, manifest.file(CUTPOINTS_JSON)))["cutpoints"]
             if "optimal" not in cutpoints:
                 return "queries carry no labels: no cutpoints"
             best = cutpoints["optimal"]

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from simpipe import files, releases
 from simpipe.config import Config
+from simpipe.cutpoints import CUTPOINTS_JSON, THRESHOLDS
 from simpipe.data.examples import DatasetInfo
 from simpipe.embeddings import EmbeddingsInfo, vectors_of
 from simpipe.ids import hash_ids
@@ -46,8 +47,8 @@ def gather(config: Config, line: Line, folder: Path, manifest: Manifest) -> Repo
     """Collects what the report shows from the data sets of the line."""
     searcher = Searcher(folder, manifest)
     evaluation = files.read_json(releases.verify_file(folder, manifest.file("metrics.json")))
-    calibration = files.read_json(releases.verify_file(folder, manifest.file("cutpoints.json")))
-    thresholds = pq.read_table(releases.verify_file(folder, manifest.file("thresholds.parquet")))
+    calibration = files.read_json(releases.verify_file(folder, manifest.file(CUTPOINTS_JSON)))
+    thresholds = pq.read_table(releases.verify_file(folder, manifest.file(THRESHOLDS)))
     embeddings, info = line.embeddings[0], EmbeddingsInfo.load(line.embeddings[0])
     examples = DatasetInfo.load(line.examples[0]) if line.has_encoder else None
     indexed = set(searcher_labels(folder, manifest))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from simpipe.classification_metrics import INCREASING, METRICS, MatchCounts
+from simpipe.classification_metrics import METRICS, ClassificationMetric, MatchCounts, make_classification_metric
 from simpipe.errors import SimpipeError
 
 
@@ -80,33 +80,66 @@ def sweep(pairs: PairCounts) -> MatchCounts:
     return MatchCounts(tp, fp, hits - tp, wrong - fp, pairs.queries)
 
 
-def calibrate(pairs: PairCounts, *, metric: str = "f1", targets: Mapping[Any, Sequence[float]] | None = None) -> Calibration:
+@dataclass(frozen=True)
+class Target:
+    """A wanted value of a metric; the cutpoint that reaches it is called `name`."""
+
+    name: str
+    metric: str
+    value: float
+
+
+def targets_of(wanted: Mapping[Any, Sequence[float]]) -> list[Target]:
+    """Targets from metric -> values; they are called `precision>=0.99`, or `fpr<=0.01` where smaller is better."""
+    signs = {metric: ">=" if make_classification_metric(metric).maximize else "<=" for metric in wanted}
+    return [Target(f"{metric}{signs[metric]}{value:g}", metric, value) for metric in wanted for value in wanted[metric]]
+
+
+def calibrate(
+    pairs: PairCounts,
+    *,
+    metric: str | ClassificationMetric = "f1",
+    targets: Sequence[Target] = (),
+    metrics: Sequence[str | ClassificationMetric] = tuple(METRICS),
+) -> Calibration:
     """Sweeps the thresholds and picks cutpoints.
 
     Args:
       pairs: counts over the calibration queries.
-      metric: `optimal` is the last threshold at which it is largest (TensorFlow Similarity's rule).
-      targets: wanted values a metric. Metrics that grow with the threshold give the smallest threshold that reaches
-        the target, precision the largest. A target that is never reached gives no cutpoint.
+      metric: `optimal` is the last threshold at which it is best (TensorFlow Similarity's rule).
+      targets: of `metric` or one of `metrics`. Where larger is better and the metric grows with the threshold, the
+        smallest threshold that reaches the target; for precision the largest that does; where smaller is better, the
+        largest threshold up to which the target is kept. A target that is never reached gives no cutpoint.
+      metrics: what else is computed at each threshold.
 
     Raises:
-      SimpipeError: no query has a neighbor.
+      ConfigError: a metric is unknown. SimpipeError: no query has a neighbor.
     """
     if not len(pairs.distances):
         raise SimpipeError("calibration: no query has a neighbor", "hold out queries (queries.fraction) and index some items")
+    chosen = make_classification_metric(metric)
+    asked = {made.name: made for made in (*map(make_classification_metric, metrics), chosen)}
     counts = sweep(pairs)
-    values = {name: function(counts) for name, function in METRICS.items()}
-    best = len(values[metric]) - 1 - int(np.argmax(values[metric][::-1]))
+    values = {name: each.at(counts) for name, each in asked.items()}
+    quality = values[chosen.name] if chosen.maximize else -values[chosen.name]
+    best = len(quality) - 1 - int(np.argmax(quality[::-1]))
 
     def cutpoint(name: str, of: str, row: int) -> dict[str, Any]:
         at = {each: float(series[row]) for each, series in values.items()}
         return {"name": name, "metric": of, "value": at[of], "distance": float(pairs.distances[row]), **at}
 
-    cutpoints = {"optimal": cutpoint("optimal", metric, best)}
-    for of, wanted in (targets or {}).items():
-        for target in wanted:
-            reached = np.flatnonzero(values[of] >= target)
-            if len(reached):
-                name = f"{of}>={target:g}"
-                cutpoints[name] = cutpoint(name, of, int(reached[0] if INCREASING[of] else reached[-1]))
+    cutpoints = {"optimal": cutpoint("optimal", chosen.name, best)}
+    for target in targets:
+        rows = _reaching(asked[target.metric], values[target.metric], target.value)
+        if rows is not None:
+            cutpoints[target.name] = cutpoint(target.name, target.metric, rows)
     return Calibration({"distance": pairs.distances, **values}, cutpoints, pairs.queries)
+
+
+def _reaching(metric: ClassificationMetric, values: np.ndarray, wanted: float) -> int | None:
+    """The row of the threshold that a target asks for; see `calibrate`."""
+    reached = values >= wanted if metric.maximize else values <= wanted
+    if not reached.any():
+        return None
+    first_counts = metric.maximize and metric.increasing
+    return int(np.argmax(reached)) if first_counts else len(reached) - 1 - int(np.argmax(reached[::-1]))

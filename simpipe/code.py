@@ -19,7 +19,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "embed": (*_MODEL, "embed.py", "embeddings.py", "beam/embed.py", "index/distance.py", "index/route.py"),
     "import": ("import_vectors.py", "data/vectors.py", "embeddings.py", "ids.py", "beam/embed.py", "index/distance.py"),
     "build": ("build.py", "store.py", "grouped.py", "beam/build.py", *_INDEX),
-    "calibrate": ("calibration.py", "classification_metrics", *_QUERY),
+    "calibrate": ("calibration.py", "cutpoints.py", "classification_metrics", *_QUERY),
     "evaluate": ("evaluators.py", "classification_metrics", "retrieval_metrics", *_QUERY),
     "report": ("report", "visualization", "data/pictures.py"),
 }

@@ -55,3 +55,11 @@ class PublishConflictError(SimpipeError):
     """The pointer moved since it was read: somebody else published."""
 
     exit_code = 3
+
+
+class EmptyIndexError(QueryError, IndexError):
+    """A model's index was asked before anything was indexed."""
+
+
+class NotCalibratedError(ReleaseError, ValueError):
+    """A match was asked of an index that has no cutpoints."""

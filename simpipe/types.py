@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,40 @@ class Matches:
     labels: np.ndarray
     distances: np.ndarray
     neighbors: Neighbors = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """One neighbor as TensorFlow Similarity's API returns it.
+
+    Attributes:
+      rank: from 1, nearest first.
+      distance: to the query.
+      label: of the item, of the type it was indexed with; None without one.
+      embedding: float32[dim], as it is indexed.
+      data: what was indexed with the item; None without any.
+      id: of the item.
+    """
+
+    rank: int
+    distance: float
+    label: Any = None
+    embedding: np.ndarray | None = field(default=None, repr=False)
+    data: Any = field(default=None, repr=False)
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationResults:
+    """What `calibrate` of a model or an indexer returns.
+
+    Attributes:
+      cutpoints: by name: name, value (of the calibration metric), distance, and every metric there.
+      thresholds: "distance" float32[t], one float64[t] a metric, and "value", the calibration metric again.
+    """
+
+    cutpoints: dict[str, dict[str, Any]]
+    thresholds: dict[str, np.ndarray]
 
 
 def keep_where(values: np.ndarray, keep: np.ndarray) -> np.ndarray:

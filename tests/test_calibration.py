@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve
 
-from simpipe.calibration import PairCounts, calibrate, sweep
+from simpipe.calibration import PairCounts, Target, calibrate, sweep, targets_of
 from simpipe.classification_metrics import METRICS
 from simpipe.errors import SimpipeError
 from simpipe.evaluators import EvaluationSums, evaluate_block, one_shot_accuracy
@@ -36,7 +36,7 @@ def pairs_of(labels, nearest, distances) -> PairCounts:
 
 
 def test_published_values():
-    result = calibrate(pairs_of(LABELS, NEAREST, DISTANCES), targets={"f1": (0.5, 0.8, 0.99), "precision": (0.5, 0.8, 0.99)})
+    result = calibrate(pairs_of(LABELS, NEAREST, DISTANCES), targets=targets_of({"f1": (0.5, 0.8, 0.99), "precision": (0.5, 0.8, 0.99)}))
     np.testing.assert_allclose(result.thresholds["distance"], [0.01, 0.05, 0.1, 0.12, 0.2, 0.3, 0.4], rtol=1e-6)
     expected = {
         "precision": [1, 1, 1, 0.8, 0.8333333, 0.7142857, 0.75],
@@ -61,8 +61,7 @@ def golden_cases():
     if not GOLDEN.exists():
         return [pytest.param(None, None, id="no-golden-file")]
     data = json.loads(GOLDEN.read_text())["calibration"]
-    cases = [case for case in data["cases"] if case["calibration_metric"] in METRICS]
-    return [pytest.param(data, case, id=f"{case['matcher']}-{case['k']}-{case['calibration_metric']}") for case in cases]
+    return [pytest.param(data, case, id=f"{case['matcher']}-{case['k']}-{case['calibration_metric']}") for case in data["cases"]]
 
 
 @pytest.mark.parametrize(("data", "case"), golden_cases())
@@ -74,19 +73,38 @@ def test_golden_calibration(data, case):
     labels, distances = match_labels(neighbors, case["matcher"])
     truth = np.array([str(label) for label in data["query_labels"]], object)
     pairs = PairCounts.of(distances, labels == truth)
-    ours = calibrate(pairs, metric=metric)
+    ours = calibrate(pairs, metric=metric, targets=[Target(f"t{value}", metric, value) for value in (0.5, 0.8, 0.99)])
     theirs = case["thresholds"]
     grid = np.array(theirs["distance"], np.float32)
     # Deliberate difference: with k > 1 the library also takes distances of neighbors that decide nothing as thresholds.
     # The counts at a threshold are those at the largest deciding distance below it.
     place = np.searchsorted(ours.thresholds["distance"], grid + 1e-7, side="right") - 1
     known = place >= 0
-    np.testing.assert_allclose(ours.thresholds[metric][place[known]], np.array(theirs[metric])[known], rtol=1e-5)
-    optimal = case["cutpoints"]["optimal"]
-    assert ours.cutpoints["optimal"]["value"] == pytest.approx(optimal[metric], rel=1e-5)
+    for name in theirs.keys() - {"distance", "value"}:
+        np.testing.assert_allclose(ours.thresholds[name][place[known]], np.array(theirs[name])[known], rtol=1e-5)
     if k == 1:
         np.testing.assert_allclose(ours.thresholds["distance"], grid, rtol=1e-6)
-        assert ours.cutpoints["optimal"]["distance"] == pytest.approx(optimal["distance"], rel=1e-6)
+    if metric == "fpr":  # deliberate difference: a target is a ceiling; the library takes it as a floor
+        for value in (0.5, 0.8, 0.99):
+            kept = ours.thresholds["fpr"] <= value
+            assert ours.cutpoints[f"t{value}"]["distance"] == ours.thresholds["distance"][kept][-1]
+        assert ours.cutpoints["optimal"]["value"] == pytest.approx(case["cutpoints"]["optimal"]["value"], rel=1e-5)
+        return
+    if k > 1:  # other thresholds, so other cutpoints: those of a search over the deciding distances, one by one
+        values, grid = ours.thresholds[metric], ours.thresholds["distance"]
+        best = max(range(len(grid)), key=lambda row: (values[row], row))
+        assert ours.cutpoints["optimal"]["distance"] == grid[best]
+        for value in (0.5, 0.8, 0.99):
+            rows = [row for row in range(len(grid)) if values[row] >= value]
+            row = (rows[-1] if metric == "precision" else rows[0]) if rows else None
+            assert (f"t{value}" in ours.cutpoints) == (row is not None)
+            if row is not None:
+                assert ours.cutpoints[f"t{value}"]["distance"] == grid[row]
+        return
+    assert ours.cutpoints.keys() == case["cutpoints"].keys()
+    for name, cut in case["cutpoints"].items():
+        for field in cut.keys() - {"name"}:
+            assert ours.cutpoints[name][field] == pytest.approx(cut[field], rel=1e-5), (name, field)
 
 
 pair_lists = st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=60)

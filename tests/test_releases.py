@@ -80,7 +80,7 @@ def test_a_stale_calibration_is_neither_evaluated_nor_published(vectors_config, 
         other.publish()
     other.evaluate()
     live = other.publish()
-    assert simpipe.open_release(tmp_path / "r", live.release)._calibration()["matcher"] == "match_majority_vote"
+    assert simpipe.open_release(tmp_path / "r", live.release).calibration()["matcher"] == "match_majority_vote"
 
 
 def test_other_probes_need_no_new_index(vectors_config, tmp_path):

@@ -1,11 +1,40 @@
 """The one distance convention: smaller is nearer, whatever the backend computes inside.
 
-`cosine` is 1 - cos, in [0, 2]; `euclidean` is the root of the sum of squares; `inner_product` is minus the dot product.
+`cosine` is 1 - cos, in [0, 2]; `euclidean` is the root of the sum of squares, `squared_euclidean` that sum, `manhattan` the
+sum of absolute differences; `inner_product` is minus the dot product.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from simpipe.errors import ConfigError
+
+DISTANCES = ("cosine", "euclidean", "squared_euclidean", "manhattan", "inner_product")
+_ALIASES = {
+    "ip": "inner_product",
+    "l1": "manhattan",
+    "taxicab": "manhattan",
+    "l2": "euclidean",
+    "pythagorean": "euclidean",
+    "sql2": "squared_euclidean",
+    "sqeuclidean": "squared_euclidean",
+}
+
+
+def canonical_name(distance: Any) -> str:
+    """The name of an index's distance, from a name, an alias, or an object that has one (`simpipe.distances`).
+
+    Raises:
+      ConfigError: no index knows it.
+    """
+    name = str(getattr(distance, "name", distance))
+    name = _ALIASES.get(name, name)
+    if name not in DISTANCES:
+        raise ConfigError(f"no index knows the distance {name!r}", f"use one of {', '.join(DISTANCES)}")
+    return name
 
 
 def bad_rows(vectors: np.ndarray, distance: str) -> tuple[np.ndarray, np.ndarray]:
@@ -45,15 +74,23 @@ def between(queries: np.ndarray, items: np.ndarray, distance: str) -> np.ndarray
     if distance == "inner_product":
         return -np.einsum("nd,nkd->nk", queries, items)
     difference = items - queries[:, None, :]
+    if distance == "manhattan":
+        return np.abs(difference).sum(axis=-1)
     squares = np.einsum("nkd,nkd->nk", difference, difference)
     # For unit vectors 1 - cos is half the squared difference, without the cancellation near zero: equal vectors give 0.
-    return squares * np.float32(0.5) if distance == "cosine" else np.sqrt(squares)
+    if distance == "cosine":
+        return squares * np.float32(0.5)
+    return squares if distance == "squared_euclidean" else np.sqrt(squares)
 
 
 def cross(queries: np.ndarray, items: np.ndarray, distance: str) -> np.ndarray:
-    """All distances by one matrix product: float32[nq, n]; exact up to rounding. Squared for `euclidean`."""
+    """All distances: float32[nq, n]; by one matrix product but for `manhattan`, exact up to rounding; Euclidean ones squared."""
+    if distance == "manhattan":
+        from scipy.spatial.distance import cdist
+
+        return cdist(queries, items, "cityblock").astype(np.float32)
     dot = queries @ items.T
-    if distance == "euclidean":
+    if distance in ("euclidean", "squared_euclidean"):
         squares = np.einsum("nd,nd->n", items, items) - 2.0 * dot
         return squares + np.einsum("nd,nd->n", queries, queries)[:, None]
     return -dot

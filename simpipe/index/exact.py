@@ -27,7 +27,7 @@ class ExactIndex:
     def __init__(self, vectors: np.ndarray, distance: str) -> None:
         self._distance = distance
         # Differences don't change when both sides are shifted; far from zero their squares would cancel.
-        shifted = distance == "euclidean" and len(vectors) > 0
+        shifted = distance in ("euclidean", "squared_euclidean") and len(vectors) > 0
         self._centre = vectors.mean(axis=0, dtype=np.float64).astype(np.float32) if shifted else None
         self._vectors = vectors if self._centre is None else vectors - self._centre
         self._largest = float(np.einsum("nd,nd->n", self._vectors, self._vectors).max(initial=0.0))
@@ -46,8 +46,10 @@ class ExactIndex:
         distances = cross(queries, self._vectors, self._distance)
         if k == len(self._vectors):
             return np.argsort(distances, axis=1, kind="stable")
-        squares = np.einsum("nd,nd->n", queries, queries)
-        limit = np.partition(distances, k - 1, axis=1)[:, k - 1] + _ROUNDING * (squares + self._largest)
+        kth = np.partition(distances, k - 1, axis=1)[:, k - 1]
+        # A sum of absolute values does not cancel: it is as exact as its size.
+        size = kth if self._distance == "manhattan" else np.einsum("nd,nd->n", queries, queries) + self._largest
+        limit = kth + _ROUNDING * size
         near = distances <= limit[:, None]
         width = int(near.sum(axis=1).max(initial=k))
         rows = np.argpartition(distances, width - 1, axis=1)[:, :width]

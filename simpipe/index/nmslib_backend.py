@@ -15,7 +15,13 @@ from simpipe.index.exact import ExactIndex
 from simpipe.index.quiet import quiet_stderr
 
 _FILE = "nmslib.hnsw"
-_SPACES = {"cosine": "negdotprod", "inner_product": "negdotprod", "euclidean": "l2"}
+_SPACES = {
+    "cosine": "negdotprod",
+    "inner_product": "negdotprod",
+    "euclidean": "l2",
+    "squared_euclidean": "l2",
+    "manhattan": "l1",
+}
 
 
 def _library() -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -145,7 +144,9 @@ class Partition:
         distances[~found] = np.inf
         return merge_topk([TopK(distances, self.tie[safe], self.ids[safe], self.labels[safe])], k)
 
-    def row_of(self, item: str) -> int | None:
-        """The row of an id, by binary search; rows are sorted by id."""
-        row = bisect.bisect_left(self.ids, item)
-        return row if row < len(self.ids) and self.ids[row] == item else None
+    def rows_of(self, items: np.ndarray) -> np.ndarray:
+        """The rows of ids, object[n], by binary search (rows are sorted by id): int64[n], -1 for one that is not here."""
+        if not len(self.ids):
+            return np.full(len(items), -1, np.int64)
+        rows = np.minimum(np.searchsorted(self.ids, items), len(self.ids) - 1)
+        return np.where(self.ids[rows] == items, rows, -1)

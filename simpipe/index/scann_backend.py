@@ -11,10 +11,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from simpipe.config.models import ScannBackend
-from simpipe.errors import ContractError
+from simpipe.errors import ConfigError, ContractError
 from simpipe.index.quiet import quiet_stderr
 
-_MEASURES = {"cosine": "dot_product", "inner_product": "dot_product", "euclidean": "squared_l2"}
+_MEASURES = {
+    "cosine": "dot_product",
+    "inner_product": "dot_product",
+    "euclidean": "squared_l2",
+    "squared_euclidean": "squared_l2",
+}
 
 
 def _library() -> Any:
@@ -60,6 +65,8 @@ class ScannIndex:
 
     @classmethod
     def build(cls, vectors: np.ndarray, config: ScannBackend, *, distance: str) -> ScannIndex:
+        if distance not in _MEASURES:
+            raise ConfigError(f"ScaNN knows no {distance} distance", "use the backend nmslib or exact")
         measure = _MEASURES[distance]
         leaves, search, reorder = derived(config, len(vectors), spilled=distance == "cosine")
         soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0} if measure == "dot_product" and leaves > 1 else {}

@@ -1,0 +1,220 @@
+"""What every index answers, whether its partitions lie in a release on disk or in memory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from simpipe.errors import IncompatibleError, QueryError, ReleaseError
+from simpipe.index.distance import bad_rows, between, prepare
+from simpipe.index.merge import TopK, merge_topk, without_self
+from simpipe.index.partitions import Partition
+from simpipe.index.router import Router
+from simpipe.matchers import match_labels
+from simpipe.types import Matches, Neighbors, keep_where
+
+
+class BaseSearcher(ABC):
+    """Fan out to partitions, merge, match. Threads may share it.
+
+    Attributes:
+      title: what messages call it, such as `release 2026…`.
+      dim, distance, encoder: of the indexed vectors; `encoder` is a fingerprint, or `none`.
+      partition_rows: rows of each partition.
+      probes: partitions that a query asks by default; None: all.
+      router: sends queries to partitions.
+    """
+
+    title: str
+    dim: int
+    distance: str
+    encoder: str
+    partition_rows: tuple[int, ...]
+    probes: int | None
+    router: Router
+
+    @property
+    def items(self) -> int:
+        """How many items there are."""
+        return sum(self.partition_rows)
+
+    @abstractmethod
+    def partition(self, number: int) -> Partition:
+        """A partition, loaded or built once."""
+
+    @abstractmethod
+    def items_of(self, ids: Sequence[str]) -> pa.Table:
+        """Label, partition and metadata of items: a table in the order of `ids`.
+
+        Raises:
+          QueryError: an id is not there.
+        """
+
+    @abstractmethod
+    def calibration(self) -> dict[str, Any]:
+        """What `cutpoints.json` holds.
+
+        Raises:
+          ReleaseError: not calibrated.
+        """
+
+    @property
+    def cutpoints(self) -> dict[str, dict[str, Any]]:
+        """Cutpoints by name, from calibration.
+
+        Raises:
+          ReleaseError: not calibrated.
+        """
+        return self.calibration()["cutpoints"]
+
+    def check_encoder(self, fingerprint: str) -> None:
+        """Refuses queries of another encoder.
+
+        Raises:
+          IncompatibleError: names both fingerprints.
+        """
+        own = self.encoder
+        if fingerprint != own:
+            raise IncompatibleError(
+                f"the query's encoder {fingerprint[:12]} is not encoder {own[:12]} of {self.title}",
+                "embed the query with the release's encoder, or build a release with the new encoder",
+            )
+
+    def check_queries(self, vectors: np.ndarray) -> np.ndarray:
+        """Queries as the indexes want them: float32[n, dim], prepared for the distance.
+
+        Raises:
+          IncompatibleError: another dim.
+          QueryError: no 2-d numeric array; NaN, inf, or zero norm under cosine; names the row.
+        """
+        array = np.asarray(vectors)
+        if array.ndim == 1:
+            array = array[None, :]
+        if array.ndim != 2 or array.dtype.kind not in "fiu":
+            raise QueryError(f"queries have shape {array.shape} and dtype {array.dtype}", "give float32[n, dim]")
+        if array.shape[1] != self.dim:
+            raise IncompatibleError(
+                f"queries have dim {array.shape[1]}, {self.title} has dim {self.dim}",
+                "embed the queries with the release's encoder",
+            )
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            array = array.astype(np.float32, copy=False)
+        not_finite, zero = bad_rows(array, self.distance)
+        for rows, what in ((not_finite, "holds NaN or infinite values"), (zero, "has zero norm, no direction for cosine")):
+            if rows.any():
+                raise QueryError(f"query row {int(np.argmax(rows))} {what}", "leave such queries out")
+        return prepare(array, self.distance)
+
+    def search(self, vectors: np.ndarray, k: int, *, probes: int | None = None, exact: bool = False) -> TopK:
+        """Merged candidates of a block of queries, with `k` columns (or fewer: all items); see `lookup`."""
+        queries = self.check_queries(vectors)
+        probes = probes if probes is not None else self.probes
+        asked = self.router.probes(queries, None if exact else probes)
+        parts = [TopK.empty(len(queries), 0)]
+        for number, filled in enumerate(self.partition_rows):
+            rows = np.flatnonzero(asked[:, number])
+            if filled and len(rows):
+                top = self.partition(number).search(queries[rows], k, exact=exact)
+                parts.append(top if len(rows) == len(queries) else top.scatter(rows, len(queries)))
+        return merge_topk(parts, k)
+
+    def lookup(
+        self,
+        vectors: np.ndarray,
+        k: int = 5,
+        *,
+        query_ids: Sequence[str] | None = None,
+        probes: int | None = None,
+        exact: bool = False,
+    ) -> Neighbors:
+        """The k nearest items of each query.
+
+        Args:
+          vectors: float32[n, dim] (or [dim]).
+          k: neighbors a query; a smaller index answers with what exists.
+          query_ids: ids of the queries; where given, an item of the same id is left out.
+          probes: partitions asked; the release's own setting if None.
+          exact: scan everything instead of using the ANN indexes.
+
+        Returns:
+          Neighbors, nearest first, min(k, items) columns.
+
+        Raises:
+          IncompatibleError, QueryError: see `check_queries`.
+          ReleaseError: a file of the release was altered.
+        """
+        _check_k(k)
+        top = self.search(vectors, k + (query_ids is not None), probes=probes, exact=exact)
+        if query_ids is not None:
+            top = without_self(top, np.asarray(query_ids, object), k)
+        return Neighbors(top.ids, top.labels, top.distances)
+
+    def lookup_items(self, ids: Sequence[str], k: int = 5) -> Neighbors:
+        """The nearest items of indexed items: each item itself first, by id, also where it has exact twins.
+
+        Args:
+          ids: items of the release.
+          k: neighbors an item, itself included.
+
+        Raises:
+          QueryError: an id is not in the release, or k is below 1.
+        """
+        _check_k(k)
+        vectors = self.vectors_of(ids)
+        own = between(vectors, vectors[:, None], self.distance)
+        labels = np.asarray(self.items_of(ids).column("label").to_pylist(), object)[:, None]
+        mine = Neighbors(np.asarray(list(ids), object)[:, None], labels, own)
+        others = self.lookup(vectors, k, query_ids=ids)
+        return Neighbors(
+            *(
+                np.concatenate([getattr(mine, name), getattr(others, name)[:, : k - 1]], axis=1)
+                for name in ("ids", "labels", "distances")
+            )
+        )
+
+    def match(self, vectors: np.ndarray, cutpoint: str = "optimal", *, query_ids: Sequence[str] | None = None) -> Matches:
+        """One label and distance a query: the matcher's answer where it lies within a cutpoint, else None.
+
+        Args:
+          vectors: float32[n, dim] (or [dim]).
+          cutpoint: a name in `cutpoints`.
+          query_ids: see `lookup`.
+
+        Raises:
+          QueryError: no such cutpoint. ReleaseError: not calibrated.
+        """
+        calibration = self.calibration()
+        if cutpoint not in calibration["cutpoints"]:
+            raise QueryError(f"no cutpoint {cutpoint!r}", f"there are: {', '.join(calibration['cutpoints'])}")
+        neighbors = self.lookup(vectors, calibration["k"], query_ids=query_ids)
+        labels, distances = match_labels(neighbors, calibration["matcher"])
+        # The same comparison as in calibration: float32 against float32, the threshold itself is near.
+        near = distances <= np.float32(calibration["cutpoints"][cutpoint]["distance"])
+        return Matches(keep_where(labels, near), distances, neighbors)
+
+    def vectors_of(self, ids: Sequence[str]) -> np.ndarray:
+        """The indexed vectors of items: float32[len(ids), dim].
+
+        Raises:
+          QueryError: an id is not in the release.
+        """
+        numbers = self.items_of(ids).column("partition").to_numpy()
+        names = np.asarray(list(ids), object)
+        out = np.empty((len(names), self.dim), np.float32)
+        for number in np.unique(numbers):
+            part, places = self.partition(int(number)), np.flatnonzero(numbers == number)
+            rows = part.rows_of(names[places])
+            if (rows < 0).any():
+                missing = names[places][rows < 0][0]
+                raise ReleaseError(f"{self.title}: id {missing!r} is in the store but not in its partition", "build again")
+            out[places] = part.vectors[rows]
+        return out
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise QueryError(f"k is {k}", "ask for at least one neighbor")

@@ -199,7 +199,8 @@ def get(identifier: str | Mapping[str, Any] | Distance) -> Distance:
 
 def serialize(distance: Distance) -> dict[str, Any]:
     """The configuration of a distance, as Keras writes it."""
-    return keras.saving.serialize_keras_object(distance)
+    config: Any = keras.saving.serialize_keras_object(distance)
+    return config
 
 
 def deserialize(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Distance:

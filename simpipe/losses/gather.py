@@ -49,8 +49,9 @@ def _context() -> Any:
 def _layout(context: Any, tensor: tf.Tensor) -> tuple[Any, Any]:
     """The row where this replica's part begins, and the number of rows of all."""
     replicas, replica = context.num_replicas_in_sync, tf.convert_to_tensor(context.replica_id_in_sync_group)
-    if tensor.shape[0] is not None:  # a fixed batch size is everybody's
-        return replica * tensor.shape[0], replicas * tensor.shape[0]
+    rows: int | None = tensor.shape[0]
+    if rows is not None:  # a fixed batch size is everybody's
+        return replica * rows, replicas * rows
     # float32: all devices can add it, and it is exact up to 16 million rows.
     mine = tf.one_hot(replica, replicas) * tf.cast(tf.shape(tensor)[0], tf.float32)
     sizes = tf.cast(context.all_reduce(tf.distribute.ReduceOp.SUM, mine), tf.int32)

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from simpipe.losses.pairs import PairLoss, Pairs, masked_max, masked_min
+from simpipe.losses.pairs import AnyDistance, PairLoss, Pairs, masked_logsumexp, masked_max, masked_min
 
 ops: Any = keras.ops  # Keras is not annotated: inferred types are wrong
 
@@ -21,7 +21,8 @@ class MultiSimilarityLoss(PairLoss):
     (such an anchor counts in the mean; one whose labels offer no pair at all does not).
 
     Args:
-      distance: a name in `simpipe.distances`; "cosine" expects unit vectors and equals the paper with center 1.
+      distance: a name in `simpipe.distances`, its configuration, or a `Distance`; "cosine" expects unit vectors and
+        equals the paper with center 1.
       alpha: weight of positives.
       beta: weight of negatives.
       epsilon: slack of the mining.
@@ -36,14 +37,14 @@ class MultiSimilarityLoss(PairLoss):
 
     def __init__(
         self,
-        distance: str = "cosine",
+        distance: AnyDistance = "cosine",
         alpha: float = 2,
         beta: float = 40,
         epsilon: float = 0.1,
         lmda: float = 0.5,
         center: float = 1.0,
-        *,
         name: str = "multi_similarity_loss",
+        *,
         reduction: str | None = "sum_over_batch_size",
     ) -> None:
         super().__init__(distance=distance, name=name, reduction=reduction)
@@ -55,17 +56,12 @@ class MultiSimilarityLoss(PairLoss):
         positives = ops.logical_and(pairs.positives, d > (nearest_negative - self.epsilon)[:, None])
         negatives = ops.logical_and(pairs.negatives, d < (farthest_positive + self.epsilon)[:, None])
         shifted = d + (self.lmda - self.center)
-        values = _log1p_sum_exp(self.alpha * shifted, positives) / self.alpha
-        values += _log1p_sum_exp(-self.beta * shifted, negatives) / self.beta
+        # log(1 + Σ exp x) is the softplus of log Σ exp x.
+        values = ops.softplus(masked_logsumexp(self.alpha * shifted, positives)) / self.alpha
+        values += ops.softplus(masked_logsumexp(-self.beta * shifted, negatives)) / self.beta
         kept = ops.logical_and(ops.any(positives, axis=1), ops.any(negatives, axis=1))
         return ops.where(kept, values, ops.zeros_like(values))
 
     def get_config(self) -> dict[str, Any]:
         names = ("alpha", "beta", "epsilon", "lmda", "center")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
-
-def _log1p_sum_exp(x: Any, mask: Any) -> Any:
-    """`log(1 + Σ exp x)` over the row's masked values: float[n, m] -> float[n]."""
-    masked = ops.where(mask, x, -1e30)  # finite, so that no gradient becomes NaN
-    return ops.logsumexp(ops.concatenate([ops.zeros_like(masked[:, :1]), masked], axis=1), axis=1)

@@ -57,7 +57,7 @@ class LiftedStructLoss(PairLoss):
     def anchor_values(self, pairs: Pairs) -> Any:
         if self.positive_mining_strategy == "all":
             return self._all_positives(pairs)
-        positive, p = mine_positive(pairs, self.positive_mining_strategy)
+        positive, p = mine_positive(pairs.distances, pairs.positives, self.positive_mining_strategy)
         positive = ops.where(pairs.valid, positive, ops.zeros_like(positive))
         if self.formula == "tf_similarity":
             return self._as_tf_similarity(pairs, positive, p)

@@ -22,32 +22,41 @@ def check_strategy(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} {value!r} is unknown", f"use one of {', '.join(map(repr, known))}")
 
 
-def mine_positive(pairs: Pairs, strategy: str) -> tuple[Tensor, Tensor]:
+def mine_positive(distances: Tensor, positives: Tensor, strategy: str) -> tuple[Tensor, Tensor]:
     """An anchor's farthest positive ("hard") or its nearest ("easy").
+
+    Args:
+      distances: float32[B, M].
+      positives: bool[B, M].
+      strategy: one of `POSITIVE`.
 
     Returns:
       float32[B] the distance (infinite where there is no positive), int32[B] the column (0 there; ties: the first).
     """
-    return (_largest if strategy == "hard" else _smallest)(pairs.distances, pairs.positives)
+    return (_largest if strategy == "hard" else _smallest)(distances, positives)
 
 
-def mine_negative(pairs: Pairs, strategy: str) -> tuple[Tensor, Tensor]:
+def mine_negative(distances: Tensor, positives: Tensor, negatives: Tensor, strategy: str) -> tuple[Tensor, Tensor]:
     """An anchor's nearest negative ("hard"), its farthest ("easy"), or the nearest beyond its positives.
 
     "semi-hard" is the nearest negative beyond the farthest positive (whichever positive is mined), and the farthest
     negative where none is beyond.
 
+    Args:
+      distances: float32[B, M].
+      positives, negatives: bool[B, M].
+      strategy: one of `NEGATIVE`.
+
     Returns:
       float32[B] the distance (infinite where there is no negative), int32[B] the column (0 there; ties: the first).
     """
-    d = pairs.distances
     if strategy == "hard":
-        return _smallest(d, pairs.negatives)
+        return _smallest(distances, negatives)
     if strategy == "easy":
-        return _largest(d, pairs.negatives)
-    beyond = ops.logical_and(pairs.negatives, d > masked_max(d, pairs.positives)[:, None])
-    far, far_column = _largest(d, pairs.negatives)
-    near, near_column = _smallest(d, beyond)
+        return _largest(distances, negatives)
+    beyond = ops.logical_and(negatives, distances > masked_max(distances, positives)[:, None])
+    far, far_column = _largest(distances, negatives)
+    near, near_column = _smallest(distances, beyond)
     some = ops.any(beyond, axis=1)
     return ops.where(some, near, far), ops.where(some, near_column, far_column)
 
@@ -83,6 +92,14 @@ class MinedLoss(PairLoss):
         self.positive_mining_strategy = positive_mining_strategy
         self.negative_mining_strategy = negative_mining_strategy
         self.margin = margin
+
+    def mine(self, pairs: Pairs) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Distance and column of each anchor's positive, and of its negative."""
+        d, positives, negatives = pairs.distances, pairs.positives, pairs.negatives
+        return (
+            mine_positive(d, positives, self.positive_mining_strategy),
+            mine_negative(d, positives, negatives, self.negative_mining_strategy),
+        )
 
     def gap(self, pairs: Pairs) -> Tensor:
         """float32[B], the positive's distance less the negative's; may be infinite for an invalid anchor."""

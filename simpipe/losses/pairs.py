@@ -77,6 +77,24 @@ def masked_logsumexp(values: Tensor, mask: Tensor) -> Tensor:
     return ops.logsumexp(ops.where(mask, values, -1e30), axis=1)  # finite, so that no gradient becomes NaN
 
 
+def pair_masks(labels: Tensor, column_labels: Tensor, *, begin: Any = 0, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Positives (same label, not the anchor itself) and negatives of each anchor: bool[B, M], bool[B, M].
+
+    Args:
+      labels: int[B], of the anchors.
+      column_labels: int[M].
+      begin: the column of the first anchor; the others follow.
+      known: bool[M], columns that hold an example; None where all do.
+    """
+    same = ops.equal(labels[:, None], column_labels[None, :])
+    row = ops.arange(ops.shape(labels)[0]) + begin
+    itself = ops.equal(row[:, None], ops.arange(ops.shape(column_labels)[0])[None, :])
+    positives, negatives = ops.logical_and(same, ops.logical_not(itself)), ops.logical_not(same)
+    if known is None:
+        return positives, negatives
+    return ops.logical_and(positives, known), ops.logical_and(negatives, known)
+
+
 def gather_batch(y_true: Tensor, y_pred: Tensor) -> Batch:
     """Labels int[B] or int[B, 1] and embeddings float[B, dim] of any precision, joined over the replicas."""
     labels = ops.reshape(ops.convert_to_tensor(y_true), (-1,))
@@ -161,12 +179,7 @@ class PairLoss(keras.losses.Loss):
 
     def _compare(self, batch: Batch, columns: Tensor, column_labels: Tensor, known: Tensor | None = None) -> Pairs:
         """Anchors against columns, of which the first are the global batch."""
-        same = ops.equal(batch.labels[:, None], column_labels[None, :])
-        row = ops.arange(ops.shape(batch.labels)[0]) + batch.begin
-        itself = ops.equal(row[:, None], ops.arange(ops.shape(column_labels)[0])[None, :])
-        positives, negatives = ops.logical_and(same, ops.logical_not(itself)), ops.logical_not(same)
-        if known is not None:
-            positives, negatives = ops.logical_and(positives, known), ops.logical_and(negatives, known)
+        positives, negatives = pair_masks(batch.labels, column_labels, begin=batch.begin, known=known)
         valid = self.counts(ops.any(positives, axis=1), ops.any(negatives, axis=1))
         return Pairs(
             distances=self.distance(batch.embeddings, columns),

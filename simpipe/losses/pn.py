@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from simpipe.losses.mining import MinedLoss, mine_negative, mine_positive
+from simpipe.losses.mining import MinedLoss
 from simpipe.losses.pairs import AnyDistance, Pairs
 
 ops: Any = keras.ops  # Keras is not annotated: inferred types are wrong
@@ -48,8 +48,7 @@ class PNLoss(MinedLoss):
         )
 
     def gap(self, pairs: Pairs) -> Any:
-        positive, p = mine_positive(pairs, self.positive_mining_strategy)
-        negative, n = mine_negative(pairs, self.negative_mining_strategy)
+        (positive, p), (negative, n) = self.mine(pairs)
         # From the vectors: a positive of another replica or of a memory has no row in the matrix.
         columns = pairs.columns
         between = self.distance.rows(ops.take(columns, p, axis=0), ops.take(columns, n, axis=0))

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from simpipe.losses.mining import MinedLoss, mine_negative, mine_positive
+from simpipe.losses.mining import MinedLoss
 from simpipe.losses.pairs import AnyDistance, Pairs
 
 
@@ -51,6 +51,5 @@ class TripletLoss(MinedLoss):
         )
 
     def gap(self, pairs: Pairs) -> Any:
-        positive, _ = mine_positive(pairs, self.positive_mining_strategy)
-        negative, _ = mine_negative(pairs, self.negative_mining_strategy)
+        (positive, _), (negative, _) = self.mine(pairs)
         return positive - negative

@@ -17,6 +17,30 @@ if TYPE_CHECKING:
     from simpipe.index.searcher import neighbors_table as neighbors_table
     from simpipe.index.searcher import open_release as open_release
 
+# Loaded when first named, so that `import simpipe as tfsim; tfsim.losses.TripletLoss()` works as it did there.
+_MODULES = frozenset(
+    (
+        "architectures",
+        "augmenters",
+        "callbacks",
+        "classification_metrics",
+        "distances",
+        "evaluators",
+        "indexer",
+        "layers",
+        "losses",
+        "matchers",
+        "models",
+        "retrieval_metrics",
+        "samplers",
+        "schedules",
+        "search",
+        "training_metrics",
+        "types",
+        "utils",
+        "visualization",
+    )
+)
 _LAZY = {
     "Config": "simpipe.config",
     "load_config": "simpipe.config",
@@ -30,8 +54,10 @@ __all__ = ["Config", "Searcher", "SimpipeError", "__version__", "load_config", "
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
+    from importlib import import_module
 
+    if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
+    if name in _MODULES:
+        return import_module(f"simpipe.{name}")
     raise AttributeError(f"module 'simpipe' has no attribute {name!r}")

@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
         )
         query.add_argument("--vectors", metavar="FILE.npy", help="float32[n, dim] query vectors")
         verb.add_argument("-k", type=int, default=5, help="neighbors to show (default: %(default)s)")
+        verb.add_argument("--root", metavar="PATH", help="a root or a release's folder, instead of the configuration's root")
         verb.add_argument("--release", help="a release id (default: the live one)")
         verb.add_argument("--encoder", metavar="FOLDER", help="encoder for --image (default: the release's own)")
         verb.add_argument("--json", action="store_true", help="print JSON")

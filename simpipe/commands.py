@@ -21,11 +21,13 @@ def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     Raises:
       SimpipeError: anything that is the user's to mend.
     """
+    if options.verb in ("lookup", "match") and options.root is not None:
+        return _query(options.root, options)
     config = load_config(options.config, options.overrides)
     if beam_args and options.verb in _WITHOUT_JOB:
         raise ConfigError(f"`{options.verb}` runs no Beam job: it takes nothing after `--`", "leave out what stands after --")
     if options.verb in ("lookup", "match"):
-        return _query(config, options)
+        return _query(config.root, options)
     if options.verb == "releases":
         return _releases(config, options)
     if options.verb == "rollback":
@@ -75,13 +77,13 @@ def _releases(config: Config, options: argparse.Namespace) -> int:
     return 0
 
 
-def _query(config: Config, options: argparse.Namespace) -> int:
+def _query(root: str, options: argparse.Namespace) -> int:
     from simpipe.index.searcher import open_release
     from simpipe.queries import answer, load_queries
 
-    searcher = open_release(config.root, options.release)
+    searcher = open_release(root, options.release)
     queries = load_queries(
-        config, searcher, ids=options.ids, images=options.images, vectors=options.vectors, encoder=options.encoder
+        files.local(root), searcher, ids=options.ids, images=options.images, vectors=options.vectors, encoder=options.encoder
     )
     cutpoint = options.cutpoint if options.verb == "match" else None
     results: list[dict[str, Any]] = answer(searcher, queries, k=options.k, cutpoint=cutpoint)

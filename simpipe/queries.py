@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from simpipe import files
-from simpipe.config import Config
 from simpipe.data.examples import InputSpec
-from simpipe.embeddings import EMBEDDINGS_JSON, EmbeddingsInfo, vectors_of
+from simpipe.embeddings import EMBEDDINGS_JSON, NO_ENCODER, EmbeddingsInfo, vectors_of
 from simpipe.errors import IncompatibleError, QueryError, SimpipeError
 from simpipe.index.searcher import Searcher
 from simpipe.types import Neighbors
@@ -35,7 +35,7 @@ class Queries:
 
 
 def load_queries(
-    config: Config,
+    root: Path,
     searcher: Searcher,
     *,
     ids: Sequence[str] | None,
@@ -45,18 +45,24 @@ def load_queries(
 ) -> Queries:
     """Queries from whichever is given.
 
+    Args:
+      root: of the data sets: held-out queries and encoders lie there.
+      searcher: of the release that is asked.
+      ids, images, vectors: ids of the data set, picture files, or an `.npy` file.
+      encoder: folder of an encoder for pictures; None: the release's own.
+
     Raises:
       QueryError: an unknown id, an unreadable image or vector file.
       IncompatibleError: an encoder that is not the release's.
     """
     if ids:
-        return _by_id(config, searcher, list(ids))
+        return _by_id(root, searcher, list(ids))
     if images:
-        return _by_image(config, searcher, list(images), encoder)
+        return _by_image(root, searcher, list(images), encoder)
     return _by_file(searcher, str(vectors))
 
 
-def _by_id(config: Config, searcher: Searcher, ids: list[str]) -> Queries:
+def _by_id(root: Path, searcher: Searcher, ids: list[str]) -> Queries:
     found: dict[str, tuple[np.ndarray, str | None]] = {}
     items: set[str] = set()
     for name in ids:
@@ -65,7 +71,7 @@ def _by_id(config: Config, searcher: Searcher, ids: list[str]) -> Queries:
             found[name] = (searcher.vectors_of([name])[0], label)
             items.add(name)
         except QueryError:
-            held_out = _held_out(config, searcher, name)
+            held_out = _held_out(root, searcher, name)
             if held_out is None:
                 raise
             found[name] = held_out
@@ -73,12 +79,13 @@ def _by_id(config: Config, searcher: Searcher, ids: list[str]) -> Queries:
     return Queries(ids, vectors, labels, own_ids=True, indexed=tuple(name in items for name in ids))
 
 
-def _held_out(config: Config, searcher: Searcher, name: str) -> tuple[np.ndarray, str | None] | None:
+def _held_out(root: Path, searcher: Searcher, name: str) -> tuple[np.ndarray, str | None] | None:
     """A held-out query, from the embeddings data set that the release was built from."""
     import pyarrow.parquet as pq
 
-    folder = files.local(config.root) / "embeddings" / str(searcher.manifest.provenance["embeddings"])[:12]
-    if not (folder / EMBEDDINGS_JSON).exists():
+    key = searcher.manifest.provenance.get("embeddings")
+    folder = root / "embeddings" / str(key)[:12]
+    if key is None or not (folder / EMBEDDINGS_JSON).exists():
         return None
     info = EmbeddingsInfo.load(folder)
     for file in info.of_splits("query"):
@@ -88,13 +95,14 @@ def _held_out(config: Config, searcher: Searcher, name: str) -> tuple[np.ndarray
     return None
 
 
-def _by_image(config: Config, searcher: Searcher, paths: list[str], encoder: str | None) -> Queries:
+def _by_image(root: Path, searcher: Searcher, paths: list[str], encoder: str | None) -> Queries:
     from simpipe.training.encoder import EncoderInfo, load_model
 
     own = searcher.manifest.encoder
     if encoder is None and own.folder is None:
-        raise IncompatibleError(f"release {searcher.manifest.release} holds ready-made vectors", "ask with --vectors or --id")
-    folder = files.local(encoder) if encoder is not None else files.inside(files.local(config.root), str(own.folder))
+        made = "ready-made vectors" if own.fingerprint == NO_ENCODER else "vectors of a model that was not saved with it"
+        raise IncompatibleError(f"release {searcher.manifest.release} holds {made}", "ask with --vectors or --id")
+    folder = files.local(encoder) if encoder is not None else files.inside(root, str(own.folder))
     about = EncoderInfo.load(folder)
     searcher.check_encoder(about.fingerprint)  # before the model is loaded: the answer would be nonsense
     if not about.input.is_picture:
@@ -185,11 +193,12 @@ def _replaced(values: np.ndarray, rows: np.ndarray, new: np.ndarray) -> np.ndarr
 
 
 def _metadata(searcher: Searcher, ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Metadata columns of the neighbors, joined from the store for these items only."""
+    """Metadata columns of the neighbors, joined from the store for these items only; those of bytes can't be shown."""
     if not searcher.manifest.metadata or not ids:
         return {}
     unique = sorted(set(ids))
-    rows = searcher.items_of(unique).select(list(searcher.manifest.metadata)).to_pylist()
+    table = searcher.items_of(unique).select(list(searcher.manifest.metadata))
+    rows = table.select([field.name for field in table.schema if not pa.types.is_binary(field.type)]).to_pylist()
     return dict(zip(unique, rows, strict=True))
 
 

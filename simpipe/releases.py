@@ -200,7 +200,13 @@ def open_live(root: Path) -> tuple[Path, Manifest]:
     return folder, manifest
 
 
-def publish(root: Path, release: str | None = None, *, expected: str | None = None) -> Pointer:
+def publish(
+    root: Path,
+    release: str | None = None,
+    *,
+    expected: str | None = None,
+    needed_steps: tuple[str, ...] = NEEDED_STEPS,
+) -> Pointer:
     """Makes a release live, after verifying every file of it.
 
     Args:
@@ -208,6 +214,7 @@ def publish(root: Path, release: str | None = None, *, expected: str | None = No
       release: its id; without one the newest finished release.
       expected: the release that must be live at that moment (conditional move); None: whatever was live when this
         call began.
+      needed_steps: what must have run on it.
 
     Raises:
       ReleaseError: the release is unfinished, not calibrated or altered.
@@ -216,7 +223,7 @@ def publish(root: Path, release: str | None = None, *, expected: str | None = No
     before = read_pointer(root)
     was_live = before.release if before else None
     folder, manifest = find(root, release)
-    for step in NEEDED_STEPS:
+    for step in needed_steps:
         if step not in manifest.steps:
             raise ReleaseError(f"release {manifest.release}: `{step}` has not run on it", f"run `simpipe {step}` first")
     verify_release(folder, manifest)

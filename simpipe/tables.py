@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -76,6 +77,18 @@ def print_summary(line: Line) -> None:
             table.add_row(name, *(f"{at[key]:.4f}" for key in ("distance", "precision", "recall", "f1")))
         console.print(table)
     console.print(f"release  {manifest.release} (live)\nreport   {folder / 'report.html'}", soft_wrap=True)
+
+
+def print_columns(title: str, rows: Iterable[Mapping[str, Any]], *, digits: int = 4) -> None:
+    """A table of records with the same keys."""
+    listed = list(rows)
+    console = _console()
+    table = Table(title=title, title_justify="left")
+    for column in listed[0] if listed else ():
+        table.add_column(column, justify="left" if isinstance(listed[0][column], str) else "right")
+    for row in listed:
+        table.add_row(*(f"{value:.{digits}f}" if isinstance(value, float) else escape(str(value)) for value in row.values()))
+    console.print(table)
 
 
 def print_releases(rows: list[dict[str, Any]], root: str) -> None:

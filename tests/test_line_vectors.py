@@ -330,7 +330,10 @@ def test_an_answer_does_not_depend_on_its_company(ran):
 
     def ask(*ids):
         return answer(
-            searcher, load_queries(config, searcher, ids=ids, images=None, vectors=None, encoder=None), k=3, cutpoint=None
+            searcher,
+            load_queries(Path(config.root), searcher, ids=ids, images=None, vectors=None, encoder=None),
+            k=3,
+            cutpoint=None,
         )
 
     together = ask(item, held)

@@ -27,6 +27,7 @@ class BaseSearcher(ABC):
       partition_rows: rows of each partition.
       probes: partitions that a query asks by default; None: all.
       router: sends queries to partitions.
+      calibrated: a calibration made since, which takes the place of the stored one.
     """
 
     title: str
@@ -36,6 +37,7 @@ class BaseSearcher(ABC):
     partition_rows: tuple[int, ...]
     probes: int | None
     router: Router
+    calibrated: dict[str, Any] | None = None
 
     @property
     def items(self) -> int:

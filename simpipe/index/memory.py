@@ -36,7 +36,6 @@ class MemoryIndex(BaseSearcher):
     def __init__(self, dim: int, *, distance: str, backend: Backend) -> None:
         self.dim, self.distance, self.backend = dim, distance, backend
         self.router = Router(1)
-        self.calibrated: dict[str, Any] | None = None
         self._rows = 0
         self._ids: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []

@@ -59,6 +59,8 @@ class Searcher(BaseSearcher):
         self._lock = threading.Lock()
 
     def calibration(self) -> dict[str, Any]:
+        if self.calibrated is not None:
+            return self.calibrated
         if not self.manifest.has(CUTPOINTS_JSON):
             raise ReleaseError(f"release {self.manifest.release} is not calibrated", "run `simpipe calibrate`")
         return files.read_json(self.file(CUTPOINTS_JSON))

@@ -1,5 +1,6 @@
 """Keras models."""
 
+from simpipe.models.saving import load_model
 from simpipe.models.similarity_model import SimilarityModel
 
-__all__ = ["SimilarityModel"]
+__all__ = ["SimilarityModel", "load_model"]

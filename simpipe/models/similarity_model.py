@@ -1,4 +1,4 @@
-"""The encoder as a Keras model."""
+"""The encoder as a Keras model that can index what it encodes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from simpipe.models.index_api import IndexApi
+from simpipe.models.loss_state import LossState
+
 
 @keras.saving.register_keras_serializable(package="simpipe")
-class SimilarityModel(keras.Model):
+class SimilarityModel(IndexApi, LossState, keras.Model):  # pyright: ignore[reportIncompatibleMethodOverride]  # save
     """A functional model (`SimilarityModel(inputs, outputs)`) from raw examples to unit embeddings.
 
-    Preprocessing is part of the model, so that whoever holds its file can encode.
+    Preprocessing is part of the model, so that whoever holds its file can encode. Methods for indexing, matching and
+    evaluation: see `IndexApi`.
     """
 
     def encode(self, x: Any, *, batch_size: int = 256) -> np.ndarray:

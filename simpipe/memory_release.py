@@ -1,0 +1,194 @@
+"""Writes an index in memory as a release of one partition, and reads any release back into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from simpipe import __version__, files, releases
+from simpipe.config.models import Backend
+from simpipe.cutpoints import CUTPOINTS_JSON, write_calibration
+from simpipe.embeddings import vectors_column
+from simpipe.errors import ReleaseError
+from simpipe.index.memory import MemoryIndex
+from simpipe.index.partitions import build_partition, partition_folder, partition_record
+from simpipe.index.payload import DATA_COLUMN, decode_payload, encode_payload
+from simpipe.index.router import ROUTER_FILE
+from simpipe.index.searcher import Searcher
+from simpipe.manifest import Manifest, ManifestEncoder, ManifestFile, ManifestPartition
+from simpipe.store import store_file, write_store_file
+
+MADE_BY = "model"
+_KEPT = 2  # releases that saving again leaves: the live one and the one before, which readers may still have open
+_STORE_ROWS = 1 << 20
+
+
+@dataclass(frozen=True)
+class About:
+    """What a release says of itself beyond its items.
+
+    Attributes:
+      encoder: fingerprint of the model, or `none`. encoder_folder: where it lies, relative to the root.
+      labels: kind of the user's labels, `int` or `string`.
+      thresholds: of the calibration, if there is one.
+    """
+
+    encoder: str
+    encoder_folder: str | None = None
+    labels: str | None = None
+    thresholds: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def save_release(index: MemoryIndex, root: Path, about: About) -> Path:
+    """Writes a release under `root` and makes it live, in one move; earlier ones of a model are removed but for the last.
+
+    Returns:
+      The release's folder.
+
+    Raises:
+      QueryError: data that can't be stored. PublishConflictError: somebody else published meanwhile.
+    """
+    payload = encode_payload(index.data) if any(value is not None for value in index.data) else None
+    key = _key(index, about, payload)
+    expected = releases.read_pointer(root)
+    folder = releases.start_release(root, key)
+    records = [_partition(index, folder), *_store(index, folder, payload)]
+    index.router.save(folder / ROUTER_FILE)
+    written, steps = [ROUTER_FILE], {"build": key}
+    if index.calibrated is not None:
+        written += write_calibration(folder, index.calibrated, about.thresholds)
+        steps["calibrate"] = key
+    entries = [*(files.entry_of(folder / name, folder).to_json() for name in written), *(e for r in records for e in r["files"])]
+    manifest = Manifest(
+        release=folder.name,
+        created_at=releases.now(),
+        simpipe_version=__version__,
+        dim=index.dim,
+        distance=index.distance,
+        encoder=ManifestEncoder(fingerprint=about.encoder, folder=about.encoder_folder),
+        items=index.items,
+        metadata=(DATA_COLUMN,) if payload is not None else (),
+        partitions=(ManifestPartition(**{name: records[0][name] for name in ManifestPartition.model_fields}),),
+        store_files=len(records) - 1,
+        backend=index.backend.model_dump(mode="json"),
+        router={"kind": "hash", "partitions": 1},
+        search={"probes": None},
+        config={},
+        provenance={"made_by": MADE_BY, "labels": about.labels, "payload": payload is not None},
+        steps=steps,
+        files=tuple(ManifestFile(**entry) for entry in sorted(entries, key=lambda entry: entry["path"])),
+    )
+    manifest.save(folder)
+    (folder / releases.BUILD_JSON).unlink(missing_ok=True)
+    releases.publish(root, folder.name, expected=expected.release if expected else None, needed_steps=())
+    _remove_older(root)
+    return folder
+
+
+def _key(index: MemoryIndex, about: About, payload: pa.Array | None) -> str:
+    """What the release is made from; an unfinished save of the same content is continued."""
+    ids, labels, vectors = index.columns()
+    hasher = hashlib.sha256(np.ascontiguousarray(vectors).tobytes())
+    for column in (pa.array(ids, pa.string()), pa.array(labels, pa.string()), payload):
+        for buffer in column.buffers() if column is not None else ():
+            hasher.update(buffer if buffer is not None else b"-")
+    facts = {"distance": index.distance, "backend": index.backend.model_dump(mode="json"), "encoder": about.encoder}
+    hasher.update(files.digest({**facts, "calibration": index.calibrated, "labels": about.labels}).encode())
+    return hasher.hexdigest()
+
+
+def _partition(index: MemoryIndex, folder: Path) -> dict[str, Any]:
+    target = folder / partition_folder(0)
+    if target.is_dir():
+        return partition_record(target)
+    ids, labels, vectors = index.columns()
+    table = pa.table(
+        {"id": pa.array(ids, pa.string()), "label": pa.array(labels, pa.string()), "embedding": vectors_column(vectors)}
+    )
+    return build_partition(table, target, index.backend, distance=index.distance)
+
+
+def _store(index: MemoryIndex, folder: Path, payload: pa.Array | None) -> list[dict[str, Any]]:
+    from simpipe.ids import bucket_of
+
+    ids, labels, _ = index.columns()
+    rows = np.arange(len(ids))
+    columns: dict[str, Any] = {
+        "id": pa.array(ids, pa.string()),
+        "label": pa.array(labels, pa.string()),
+        "partition": pa.array(np.zeros(len(ids), np.int32)),
+        "file": pa.array(np.zeros(len(ids), np.int32)),
+        "row": pa.array(rows),
+    }
+    if payload is not None:
+        columns[DATA_COLUMN] = payload
+    table = pa.table(columns)
+    count = max(1, -(-len(ids) // _STORE_ROWS))
+    buckets = bucket_of(table.column("id"), count)
+    records = []
+    for bucket in range(count):
+        path = folder / store_file(bucket, count)
+        write_store_file(table.take(rows[buckets == bucket]), path, sources=["the index in memory"])
+        records.append({"files": [files.entry_of(path, folder).to_json()]})
+    return records
+
+
+def _remove_older(root: Path) -> None:
+    """Removes releases that models wrote under `root`, but for the newest and any that another release refers to."""
+    found = releases.finished(root)
+    pointer = releases.read_pointer(root)
+    named = {entry.release for _, manifest in found for entry in manifest.files} | {pointer.release if pointer else None}
+    own = [folder for folder, manifest in found if manifest.provenance.get("made_by") == MADE_BY]
+    for folder in own[_KEPT:]:
+        if folder.name not in named:
+            shutil.rmtree(folder)
+
+
+def read_into_memory(searcher: Searcher, backend: Backend) -> MemoryIndex:
+    """All items of a release in one partition in memory, so that more can be added; numbered ids in their order.
+
+    Raises:
+      ReleaseError: store and partitions disagree, or a file was altered.
+    """
+    index = MemoryIndex(searcher.dim, distance=searcher.distance, backend=backend)
+    parts = [searcher.partition(number) for number, rows in enumerate(searcher.partition_rows) if rows]
+    if not parts:
+        return index
+    ids = np.concatenate([part.ids for part in parts])
+    order = _natural_order(ids)
+    labels = np.concatenate([part.labels for part in parts])[order]
+    vectors = np.concatenate([part.vectors for part in parts])[order]
+    if len(ids) != searcher.manifest.items:
+        raise ReleaseError(f"{searcher.title}: {len(ids)} rows, the manifest says {searcher.manifest.items}", "build again")
+    numbered = bool((ids[order] == np.arange(len(ids)).astype(str)).all())
+    data = data_of(searcher, ids[order].tolist())
+    index.add(vectors, labels, ids=None if numbered else ids[order].tolist(), data=data)
+    if searcher.calibrated is not None or searcher.manifest.has(CUTPOINTS_JSON):
+        index.calibrated = searcher.calibration()
+    return index
+
+
+def _natural_order(ids: np.ndarray) -> np.ndarray:
+    """Running numbers by value, other ids by text."""
+    text = ids.astype(str)
+    if np.char.isdigit(text).all():
+        return np.lexsort((text, np.char.str_len(text)))
+    return np.argsort(ids, kind="stable")
+
+
+def data_of(searcher: Searcher, ids: list[str]) -> list[Any]:
+    """What the store holds beside items: the data a model indexed, or a dict of metadata columns; None without any."""
+    columns = list(searcher.manifest.metadata)
+    if not columns:
+        return [None] * len(ids)
+    table = searcher.items_of(ids).select(columns)
+    if searcher.manifest.provenance.get("payload"):
+        return [decode_payload(value) for value in table.column(DATA_COLUMN).to_pylist()]
+    return table.to_pylist()

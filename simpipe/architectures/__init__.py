@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from simpipe.architectures.conv4 import conv4
+from simpipe.architectures.efficientnet import EfficientNetSim
 from simpipe.architectures.mlp import mlp
+from simpipe.architectures.resnet18 import ResNet18Sim
+from simpipe.architectures.resnet50 import ResNet50Sim
 from simpipe.config.models import EncoderConfig
 from simpipe.data.examples import InputSpec
 from simpipe.errors import ConfigError
@@ -36,4 +39,4 @@ def build_encoder(spec: InputSpec, config: EncoderConfig, *, seed: int) -> Simil
     return builder(spec, config, seed=seed)
 
 
-__all__ = ["build_encoder", "conv4", "mlp"]
+__all__ = ["EfficientNetSim", "ResNet18Sim", "ResNet50Sim", "build_encoder", "conv4", "mlp"]

@@ -26,7 +26,6 @@ from simpipe.manifest import Manifest, ManifestEncoder, ManifestFile, ManifestPa
 from simpipe.store import store_file, write_store_file
 
 MADE_BY = "model"
-_KEPT = 2  # releases that saving again leaves: the live one and the one before, which readers may still have open
 _STORE_ROWS = 1 << 20
 
 
@@ -141,13 +140,13 @@ def _store(index: MemoryIndex, folder: Path, payload: pa.Array | None) -> list[d
 
 
 def _remove_older(root: Path) -> None:
-    """Removes releases that models wrote under `root`, but for the newest and any that another release refers to."""
+    """Removes releases that models wrote under `root`, but for the live one, the one before, and any that others refer to."""
     found = releases.finished(root)
     pointer = releases.read_pointer(root)
-    named = {entry.release for _, manifest in found for entry in manifest.files} | {pointer.release if pointer else None}
-    own = [folder for folder, manifest in found if manifest.provenance.get("made_by") == MADE_BY]
-    for folder in own[_KEPT:]:
-        if folder.name not in named:
+    kept = {entry.release for _, manifest in found for entry in manifest.files}
+    kept |= {pointer.release, pointer.previous} if pointer else set()
+    for folder, manifest in found:
+        if manifest.provenance.get("made_by") == MADE_BY and folder.name not in kept:
             shutil.rmtree(folder)
 
 

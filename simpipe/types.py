@@ -90,8 +90,8 @@ class Lookup:
     rank: int
     distance: float
     label: Any = None
-    embedding: np.ndarray | None = field(default=None, repr=False)
-    data: Any = field(default=None, repr=False)
+    embedding: np.ndarray | None = field(default=None, repr=False, compare=False)
+    data: Any = field(default=None, repr=False, compare=False)
     id: str | None = None
 
 

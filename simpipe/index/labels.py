@@ -53,7 +53,9 @@ def _encode_objects(array: np.ndarray) -> tuple[np.ndarray, LabelKind | None]:
     if not present.any():
         return out, None
     kinds = {type(value) for value in array[present]}
-    if all(issubclass(kind, (int, np.integer)) for kind in kinds):
+    if all(issubclass(kind, (int, float, np.number)) for kind in kinds):
+        if any(int(value) != value for value in array[present]):
+            raise QueryError("labels are fractions", "give whole numbers or strings")
         out[present] = [str(int(value)) for value in array[present]]
         return out, "int"
     if all(issubclass(kind, (str, bytes)) for kind in kinds):

@@ -280,7 +280,9 @@ class ItemIndex:
         index = self._in_memory()
         end = num_items or None
         ids, labels, vectors = (column[:end] for column in index.columns())
-        decoded = decode_labels(labels, self._label_kind)
+        decoded: Any = decode_labels(labels, self._label_kind)
+        if None in decoded:
+            decoded = pd.Series(decoded, dtype=object)  # pandas would make fractions of integers beside a missing one
         return pd.DataFrame({"ids": ids, "embeddings": list(vectors), "labels": decoded, "data": index.data[:end]})
 
 

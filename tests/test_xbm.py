@@ -208,6 +208,8 @@ def test_build() -> None:
     xbm.build(4)
     xbm.build(4)
     assert [tuple(variable.shape) for variable in xbm.variables] == [(12, 4), (12,), (), ()]
+    assert xbm.trainable_variables == []
+    assert xbm.non_trainable_variables == xbm.variables
     assert not any(variable.trainable for variable in xbm.variables)
     with pytest.raises(ConfigError, match="embeddings of 4 numbers, not 5"):
         xbm.build(5)
@@ -225,3 +227,17 @@ def test_build() -> None:
 def test_wrong_arguments(make: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_similarity_model_makes_the_memory_when_it_compiles() -> None:
+    from simpipe.models import SimilarityModel
+
+    inputs = keras.Input((4,))
+    model = SimilarityModel(inputs, keras.layers.UnitNormalization()(keras.layers.Dense(3)(inputs)))
+    loss = XBM(TripletLoss(), 12)
+    model.compile("sgd", loss=loss)
+    assert tuple(loss.variables[0].shape) == (12, 3)
+    before = [np.array(weight) for weight in model.get_weights()]
+    model.fit(unit(RAW), LABELS, epochs=3, verbose=0)
+    assert len(held(loss)[1]) == 12
+    assert [weight.shape for weight in model.get_weights()] == [weight.shape for weight in before]

@@ -19,8 +19,8 @@ class CircleLoss(PairLoss):
     With similarity 1 - D, m the margin, a_p = max(m + D, 0), a_n = max(1 + m - D, 0), and over an anchor's positives
     and negatives p = log Σ exp(gamma a_p (D - m)), n = log Σ exp(gamma a_n (1 - m - D)):
 
-    - "tf_similarity": `log(1 + exp p) + log(1 + exp n)`, with a gradient through a_p and a_n. As TensorFlow Similarity
-      computes it; pushes positives and negatives apart from each other even where they are separated.
+    - "tf_similarity": `log(1 + exp p) + log(1 + exp n)`, with a gradient through a_p and a_n, as TensorFlow Similarity
+      computes it. Either part stays above 0 however far positives and negatives are apart.
     - "paper": `log(1 + exp(p + n))` (eq. 6), with a_p and a_n as constants.
 
     An anchor without a positive or a negative has the value 0 and is left out of the mean.

@@ -82,6 +82,16 @@ class XBM(PairLoss):
         """Embeddings [memory_size, dim], labels [memory_size], how many of them are filled, calls; empty if unbuilt."""
         return [self._embeddings, self._labels, self._filled, self._steps] if self.built else []
 
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """None: the memory is not learned."""
+        return []
+
+    @property
+    def non_trainable_variables(self) -> list[Any]:
+        """`variables`: with this and `build`, `SimilarityModel.compile` makes the memory."""
+        return self.variables
+
     def build(self, embedding_size: int) -> None:
         """Makes the empty memory; a second call with the same size changes nothing.
 

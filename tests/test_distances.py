@@ -25,6 +25,7 @@ from simpipe.distances import (
     SquaredEuclideanDistance,
 )
 from simpipe.errors import ConfigError
+from simpipe.losses import TripletLoss
 
 GOLDEN = SHARED / "golden" / "metric_learning.json"
 NAMES = {
@@ -175,3 +176,6 @@ def test_a_distance_of_ones_own() -> None:
     again = distances.deserialize(distances.serialize(mine))
     assert isinstance(again, Chebyshev)
     assert again.scale == 2.0
+    loss: Any = keras.losses.deserialize(keras.losses.serialize(TripletLoss(mine)))
+    assert isinstance(loss.distance, Chebyshev)
+    assert loss.distance.scale == 2.0

@@ -328,10 +328,12 @@ def test_an_answer_does_not_depend_on_its_company(ran):
     held = pq.read_table(line.embeddings[0] / info.of_splits("query")[0].path)["id"][0].as_py()
     item = searcher.partition(0).ids[0]
 
+    root = Path(config.root)
+
     def ask(*ids):
         return answer(
             searcher,
-            load_queries(Path(config.root), searcher, ids=ids, images=None, vectors=None, encoder=None),
+            load_queries(root, searcher, ids=ids, images=None, vectors=None, encoder=None),
             k=3,
             cutpoint=None,
         )

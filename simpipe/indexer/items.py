@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -186,8 +187,8 @@ class ItemIndex:
                 ranks, found.distances[valid].tolist(), labels, inverse.tolist(), ids, strict=True
             )
         ]
-        ends = np.cumsum(valid.sum(axis=1)).tolist()
-        return [made[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+        bounds = [0, *np.cumsum(valid.sum(axis=1)).tolist()]
+        return [made[begin:end] for begin, end in itertools.pairwise(bounds)]
 
     def single_lookup(self, prediction: Any, k: int = 5) -> list[Lookup]:
         """The k nearest items of one query, float[dim] or float[1, dim]."""

@@ -197,8 +197,6 @@ class IndexApi(MatchApi):
     def embed(self, x: Any, y: Any = None) -> tuple[np.ndarray, Any]:
         """Embeddings float32[n, dim] of examples, and their labels: `y`, or those of a data set's batches."""
         model: Any = self
-        if self.indexer.size() and self.__dict__.get("_bound_at") != self._steps_trained():
-            self._bind()  # embeddings of other weights have no meaning in this index
         head = self.indexer.embedding_output
         if not (hasattr(x, "element_spec") or isinstance(x, keras.utils.PyDataset)):
             inputs = x if isinstance(x, Mapping) else np.asarray(x)
@@ -214,6 +212,16 @@ class IndexApi(MatchApi):
         if y is None and all(label is not None for label in labels):
             y = np.concatenate([np.asarray(label) for label in labels])
         return np.concatenate(vectors), y
+
+    def embed_queries(self, x: Any, y: Any = None) -> tuple[np.ndarray, Any]:
+        """`embed`, refused where the index holds embeddings of other weights: their distances have no meaning.
+
+        Raises:
+          IncompatibleError: names both encoders.
+        """
+        if self.indexer.size() and self.__dict__.get("_bound_at") != self._steps_trained():
+            self._bind()
+        return self.embed(x, y)
 
     def _bind(self) -> None:
         """Remembers which weights the index's embeddings come from; refuses to mix those of two encoders.
@@ -235,7 +243,7 @@ class IndexApi(MatchApi):
     def _steps_trained(self) -> int:
         """Tells training since without looking at the weights."""
         optimizer = getattr(self, "optimizer", None)
-        return int(optimizer.iterations) if optimizer is not None else 0
+        return int(keras.ops.convert_to_numpy(optimizer.iterations)) if optimizer is not None else 0
 
     def lookup(self, x: Any, k: int = 5, verbose: int = 1, *, query_ids: Sequence[str] | None = None) -> list[list[Lookup]]:
         """The k nearest items of each example, nearest first; fewer where fewer exist.
@@ -243,7 +251,7 @@ class IndexApi(MatchApi):
         Raises:
           EmptyIndexError: nothing is indexed.
         """
-        return self.indexer.batch_lookup(self.embed(x)[0], k, verbose, query_ids=query_ids)
+        return self.indexer.batch_lookup(self.embed_queries(x)[0], k, verbose, query_ids=query_ids)
 
     def single_lookup(self, x: Any, k: int = 5) -> list[Lookup]:
         """The k nearest items of one example (without a batch axis)."""

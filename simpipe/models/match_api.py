@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class MatchApi:
-    """Methods of `IndexApi`, which brings `embed` and `indexer`."""
+    """Methods of `IndexApi`, which brings `embed_queries` and `indexer`."""
 
     if TYPE_CHECKING:
 
         @property
         def indexer(self) -> Indexer: ...
 
-        def embed(self, x: Any, y: Any = None) -> tuple[np.ndarray, Any]: ...
+        def embed_queries(self, x: Any, y: Any = None) -> tuple[np.ndarray, Any]: ...
 
     def calibrate(
         self,
@@ -43,7 +43,7 @@ class MatchApi:
         query_ids: Sequence[str] | None = None,
     ) -> CalibrationResults:
         """Finds distance thresholds on examples that are not indexed; see `Indexer.calibrate`."""
-        vectors, labels = self.embed(x, y)
+        vectors, labels = self.embed_queries(x, y)
         return self.indexer.calibrate(
             vectors, labels, thresholds_targets, calibration_metric, k, matcher, extra_metrics, rounding, verbose,
             query_ids=query_ids,
@@ -78,7 +78,7 @@ class MatchApi:
         indexer = self.indexer
         if cutpoint != "all" and cutpoint not in indexer.cutpoints:
             raise ConfigError(f"no cutpoint {cutpoint!r}", f"there are: {', '.join(indexer.cutpoints)}")
-        matches = indexer.match(self.embed(x)[0], no_match_label, k, matcher, verbose, query_ids=query_ids)
+        matches = indexer.match(self.embed_queries(x)[0], no_match_label, k, matcher, verbose, query_ids=query_ids)
         return matches if cutpoint == "all" else matches[cutpoint]
 
     def evaluate_retrieval(
@@ -91,7 +91,7 @@ class MatchApi:
         query_ids: Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
         """Retrieval metrics by name; see `Indexer.evaluate_retrieval`."""
-        vectors, labels = self.embed(x, y)
+        vectors, labels = self.embed_queries(x, y)
         results = self.indexer.evaluate_retrieval(vectors, labels, retrieval_metrics, verbose, query_ids=query_ids)
         if verbose:
             print_columns("retrieval", ({"metric": name, "value": float(value)} for name, value in results.items()))
@@ -115,7 +115,7 @@ class MatchApi:
         Raises:
           NotCalibratedError: before `calibrate`. EmptyIndexError: nothing is indexed.
         """
-        vectors, labels = self.embed(x, y)
+        vectors, labels = self.embed_queries(x, y)
         indexer = self.indexer
         cutpoints, calibration = indexer.cutpoints, indexer.searcher.calibration()
         grid = [cut["distance"] for cut in cutpoints.values()]

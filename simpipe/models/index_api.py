@@ -77,9 +77,7 @@ class IndexApi(MatchApi):
         """Keras', with the settings of the index."""
         base: Any = super()
         config = base.get_compile_config()
-        if config is not None:
-            config = {**config, **self._index_settings}
-        return config
+        return config and {**config, **self.__dict__.get("_index_settings", {})}
 
     def create_index(
         self,

@@ -16,9 +16,9 @@ from simpipe.report.model import THRESHOLD_KEYS, NeighborCard, Projection, Query
 from simpipe.report.render import meaning, render
 from simpipe.visualization import style
 from simpipe.visualization.class_counts import class_counts
-from simpipe.visualization.confusion import confusion_matrix
+from simpipe.visualization.confusion_svg import confusion_svg
+from simpipe.visualization.data_uri import is_small, picture
 from simpipe.visualization.embed2d import project
-from simpipe.visualization.neighbors import is_small, picture
 from simpipe.visualization.threshold_curves import thin, threshold_curves
 from simpipe.visualization.training_curve import training_curve
 
@@ -250,7 +250,7 @@ def test_wrong_and_far_neighbors_are_marked(data: ReportData, page: str) -> None
 
 
 def test_confusion_counts_are_in_the_cells(data: ReportData) -> None:
-    svg = confusion_matrix(data.confusion_labels, data.confusion)
+    svg = confusion_svg(data.confusion_labels, data.confusion)
     shown = re.findall(r">(\d+)</text>", svg)
     for count in np.unique(data.confusion[data.confusion > 0]):
         assert str(count) in shown
@@ -428,7 +428,7 @@ def test_project_equal_vectors() -> None:
 
 def test_drawings_are_empty_without_data() -> None:
     assert threshold_curves({}, []) == training_curve({}) == class_counts({}, []) == ""
-    assert confusion_matrix([], np.zeros((0, 1), np.int64)) == ""
+    assert confusion_svg([], np.zeros((0, 1), np.int64)) == ""
 
 
 def test_mismatched_shapes_are_refused() -> None:

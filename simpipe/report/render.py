@@ -13,8 +13,8 @@ from markupsafe import Markup
 from simpipe.report import formats, tables
 from simpipe.report.model import ReportData
 from simpipe.visualization.class_counts import MAX_BARS, class_counts
-from simpipe.visualization.confusion import MAX_CLASSES, confusion_matrix
-from simpipe.visualization.neighbors import is_small, picture
+from simpipe.visualization.confusion_svg import MAX_CLASSES, confusion_svg
+from simpipe.visualization.data_uri import is_small, picture
 from simpipe.visualization.projection import MAX_NAMED, projection_scatter
 from simpipe.visualization.threshold_curves import threshold_curves
 from simpipe.visualization.training_curve import training_curve
@@ -78,7 +78,7 @@ def render(data: ReportData) -> str:
         "threshold_plot": _safe(threshold_curves(data.thresholds, data.cutpoints, distance)),
         "threshold_rows": tables.threshold_rows(data),
         "queries": data.queries[:MAX_QUERIES],
-        "confusion_plot": _safe(confusion_matrix(data.confusion_labels, data.confusion)),
+        "confusion_plot": _safe(confusion_svg(data.confusion_labels, data.confusion)),
         "wide_confusion": len(data.confusion_labels) > WIDE_CONFUSION,
         "pairs": tables.confused_pairs(data.confusion_labels, data.confusion),
         "results": results[: MAX_CLASSES if len(results) <= MAX_CLASSES else tables.LONGEST],

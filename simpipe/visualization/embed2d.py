@@ -8,12 +8,13 @@ FEWEST, MOST = 50, 3000  # t-SNE for so many vectors
 _ITERATIONS = 500
 
 
-def project(vectors: np.ndarray, *, seed: int) -> tuple[np.ndarray, str, str]:
+def project(vectors: np.ndarray, *, seed: int, most: int = MOST) -> tuple[np.ndarray, str, str]:
     """Projects embeddings to a plane, the same for the same input and seed.
 
     Args:
       vectors: float32[n, d].
       seed: of t-SNE and of PCA's solver.
+      most: t-SNE for at most so many vectors (10,000 take about half a minute on one core), PCA for more.
 
     Returns:
       points: float32[n, 2].
@@ -22,7 +23,7 @@ def project(vectors: np.ndarray, *, seed: int) -> tuple[np.ndarray, str, str]:
     """
     n = len(vectors)
     vectors = np.asarray(vectors, np.float32)
-    if FEWEST <= n <= MOST and vectors.shape[1] >= 2 and (vectors != vectors[0]).any():
+    if FEWEST <= n <= most and vectors.shape[1] >= 2 and (vectors != vectors[0]).any():
         return _tsne(vectors, seed)
     return _pca(vectors, seed)
 

@@ -1,4 +1,4 @@
-"""Pictures of queries and neighbors as `data:` URIs."""
+"""Pictures as `data:` URIs."""
 
 from __future__ import annotations
 

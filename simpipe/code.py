@@ -9,13 +9,22 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
 _INDEX = ("index", "ids.py", "embeddings.py")
-_MODEL = ("layers.py", "models", "training/encoder.py", "data/parsing.py", "data/examples.py")
+# The index API of models (`index_api`, `match_api`, `saving`) has no part in what they compute.
+_MODEL = (
+    "layers",
+    "models/similarity_model.py",
+    "models/loss_state.py",
+    "training/encoder.py",
+    "data/parsing.py",
+    "data/examples.py",
+)
+_SAMPLER = ("samplers/plan.py", "samplers/shard_reader.py", "samplers/shard_sampler.py")
 _QUERY = ("beam/query.py", "matchers.py", *_INDEX)
 
 # What each step's result depends on, besides its inputs and configuration.
 SOURCES: dict[str, tuple[str, ...]] = {
     "shard": ("data/examples.py", "data/shards.py", "data/sources", "ids.py", "beam/shard.py"),
-    "train": (*_MODEL, "samplers", "losses", "distances.py", "architectures", "augmenters", "training"),
+    "train": (*_MODEL, *_SAMPLER, "losses", "distances.py", "architectures", "augmenters/affine.py", "training"),
     "embed": (*_MODEL, "embed.py", "embeddings.py", "beam/embed.py", "index/distance.py", "index/route.py"),
     "import": ("import_vectors.py", "data/vectors.py", "embeddings.py", "ids.py", "beam/embed.py", "index/distance.py"),
     "build": ("build.py", "store.py", "grouped.py", "beam/build.py", *_INDEX),

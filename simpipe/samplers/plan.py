@@ -53,16 +53,28 @@ class VisitPlan:
     Args:
       labels: int64[n], the class of each row.
       classes_per_batch: P.
-      examples_per_class: K; classes with fewer rows here sit this visit out.
+      examples_per_class: K.
       seed: numbers that name the visit, such as (seed, pass, visit).
+      repeat_small: whether a class with n < K rows takes part, with each row K // n times in a batch and some once more;
+        by default such classes sit this visit out.
 
     Raises:
       ValueError: fewer than P classes have K rows.
     """
 
-    def __init__(self, labels: np.ndarray, *, classes_per_batch: int, examples_per_class: int, seed: Sequence[int]) -> None:
+    def __init__(
+        self,
+        labels: np.ndarray,
+        *,
+        classes_per_batch: int,
+        examples_per_class: int,
+        seed: Sequence[int],
+        repeat_small: bool = False,
+    ) -> None:
         order = np.argsort(labels, kind="stable")
         classes, begins, counts = np.unique(labels[order], return_index=True, return_counts=True)
+        if repeat_small:
+            order, begins, counts = _repeat_rows(order, begins, counts, examples_per_class)
         enough = counts >= examples_per_class
         if enough.sum() < classes_per_batch:
             raise ValueError(f"{enough.sum()} of {len(classes)} classes have {examples_per_class} examples")
@@ -77,9 +89,10 @@ class VisitPlan:
     def batches(self) -> Iterator[np.ndarray]:
         """int64[P * K] rows, a batch at a time, K after K; without end."""
         while True:
-            yield from self._chunk()
+            yield from self.chunk()
 
-    def _chunk(self) -> np.ndarray:
+    def chunk(self) -> np.ndarray:
+        """int64[CHUNK, P * K]: the next `CHUNK` batches."""
         # Generator.choice takes O(P) a step however many classes there are.
         picks = [self._rng.choice(len(self._begins), self._p, replace=False) for _ in range(CHUNK)]
         drawn = np.concatenate(picks)
@@ -123,3 +136,14 @@ class VisitPlan:
         behind = rank >= np.repeat(head, counts)
         self._rows[place] = self._rows[place][np.lexsort((draw, behind, owner))]
         self._shuffles[classes] += 1
+
+
+def _repeat_rows(
+    order: np.ndarray, begins: np.ndarray, counts: np.ndarray, least: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows grouped by class in which every class has at least `least`: the rows of smaller ones come again, in turn."""
+    filled = np.maximum(counts, least)
+    ends = np.cumsum(filled)
+    owner = np.repeat(np.arange(len(counts)), filled)
+    turn = np.arange(len(owner)) - (ends - filled)[owner]
+    return order[begins[owner] + turn % counts[owner]], ends - filled, filled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -62,8 +63,12 @@ def _blocks(dataset: tf.data.Dataset) -> Iterable[Any]:
     try:
         yield from dataset.batch(_BLOCK).prefetch(1)
     except tf.errors.InvalidArgumentError as error:
-        if "batch tensors with different shapes" in error.message:
-            raise _shapes_differ(error.message.splitlines()[0].split("]")[-1].strip()) from None
+        # Two wordings: shapes of another rank, or of another size.
+        found = re.search(
+            r"(?:batch tensors with different shapes|[Nn]umber of elements does not match)[^\[]*(\[.*\])", error.message
+        )
+        if found:
+            raise _shapes_differ(found[1].split(" [Op:")[0]) from None
         raise
 
 

@@ -55,8 +55,11 @@ class RecordBatches:
         self._warned: set[Any] = set()
         # A single group stays for every iteration; of several, the first serves the first visit.
         self._single = len(self.paths) <= self.shards_per_group
-        shards = next(self._visits(0, 1))[1]
-        self._held: tuple[tuple[int, ...], RecordGroup] | None = (shards, self._load(shards))
+        self._held: tuple[tuple[int, ...], RecordGroup] | None = None
+        for _, shards, group in self._groups(0, 1):
+            self._held = shards, group
+            return
+        raise self._too_few_classes(len(self.paths))
 
     def batches(self) -> Iterator[np.ndarray]:
         """bytes[P * K], a batch at a time."""
@@ -65,18 +68,28 @@ class RecordBatches:
             assert self._held is not None
             yield from self._deal(self._held[1], (iteration,), self.passes)
             return
-        visits = self._visits(iteration, self.passes)
-        visit = next(visits, None)
+        groups = self._groups(iteration, self.passes)
         with ThreadPoolExecutor(1) as pool:
-            group = self._first(visit[1]) if visit else None
-            while visit and group:
-                following = next(visits, None)
-                reading = pool.submit(self._load, following[1]) if following and self.read_ahead else None
-                yield from self._deal(group, visit[0], 1)
-                group = None  # before the next one is read
-                if following:
-                    group = reading.result() if reading else self._load(following[1])
-                visit = following
+            entry = next(groups, None)
+            while entry:
+                reading = pool.submit(next, groups, None) if self.read_ahead else None
+                yield from self._deal(entry[2], entry[0], 1)
+                entry = None  # before the next one is read
+                entry = reading.result() if reading else next(groups, None)
+
+    def _groups(self, iteration: int, passes: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], RecordGroup]]:
+        """(visit, shards, group); a group of too few classes goes together with the one that follows."""
+        behind: tuple[int, ...] = ()
+        for place, planned in self._visits(iteration, passes):
+            shards = tuple(sorted({*behind, *planned}))
+            loaded = [self._load(shards)]
+            if self._drawable(loaded[0], len(shards)) >= self.classes_per_batch:
+                behind = ()
+                yield place, shards, loaded.pop()  # nothing here holds on to it
+            elif len(shards) == len(self.paths):
+                raise self._too_few_classes(len(shards))
+            else:
+                behind = shards
 
     def _visits(self, iteration: int, passes: int) -> Iterator[tuple[tuple[int, int, int], tuple[int, ...]]]:
         """((iteration, pass, visit), shards). Lengths are not known before a shard is read: all count the same."""
@@ -86,32 +99,21 @@ class RecordBatches:
             )
             yield from (((iteration, number, place), visit.shards) for place, visit in enumerate(visits))
 
-    def _first(self, shards: tuple[int, ...]) -> RecordGroup:
-        held, self._held = self._held, None
-        return held[1] if held and held[0] == shards else self._load(shards)
-
     def _load(self, shards: tuple[int, ...]) -> RecordGroup:
-        group = read_group([self.paths[shard] for shard in shards], self.compression, self.parser.labels)
-        self._check(group, len(shards))
-        return group
+        held, self._held = self._held, None
+        if held and held[0] == shards:
+            return held[1]
+        return read_group([self.paths[shard] for shard in shards], self.compression, self.parser.labels)
 
-    def _check(self, group: RecordGroup, shards: int) -> None:
+    def _drawable(self, group: RecordGroup, shards: int) -> int:
+        """How many classes have K records; the others are an error in a single group, else logged once."""
         classes, counts = np.unique(group.labels, return_counts=True)
         few = counts < self.examples_per_class
-        small = [f"{name} ({count})" for name, count in zip(classes[few].tolist(), counts[few], strict=True)]
-        if small and self._single:
+        if few.any() and self._single:
+            small = [f"{name} ({count})" for name, count in zip(classes[few].tolist(), counts[few], strict=True)]
             raise SourceError(
                 f"{len(small)} classes have fewer than example_per_class = {self.examples_per_class} examples: {listing(small)}",
                 "lower example_per_class, or write more examples; y of deserialization_fn must be the label",
-            )
-        drawable = len(classes) - len(small)
-        if drawable < self.classes_per_batch:
-            raise SamplerError(
-                f"{shards} shards read together hold {self.examples_per_class} examples of only {drawable} classes; "
-                f"a batch needs {self.classes_per_batch}",
-                "lower batch_size"
-                if self._single
-                else f"raise shards_per_cycle (there are {len(self.paths)} shards), or lower batch_size",
             )
         new = sorted(set(classes[few].tolist()) - self._warned)
         self._warned.update(new)
@@ -123,6 +125,13 @@ class RecordBatches:
                 shards,
                 listing(new),
             )
+        return len(classes) - int(few.sum())
+
+    def _too_few_classes(self, shards: int) -> SamplerError:
+        return SamplerError(
+            f"all {shards} shards hold {self.examples_per_class} examples of fewer than {self.classes_per_batch} classes",
+            "lower batch_size, or write examples of more classes",
+        )
 
     def _deal(self, group: RecordGroup, visit: tuple[int, ...], passes: int) -> Iterator[np.ndarray]:
         plan = VisitPlan(

@@ -25,7 +25,10 @@ class RecordParser:
       deserialize: of one record, string[] -> a structure of tensors.
       label_of: picks the label from an example.
       sample: string[m], some records.
-      parallelism: parallel calls where records are parsed one by one.
+      parallelism: parallel calls.
+
+    Raises:
+      SamplerError: an example has no label where `label_of` looks for it.
     """
 
     def __init__(
@@ -41,12 +44,14 @@ class RecordParser:
         def label(serialized: tf.Tensor) -> Any:
             return label_of(deserialize(serialized))
 
+        # Outside of the tracing below, which would wrap the error.
+        example: Any = tf.function(deserialize).get_concrete_function(tf.TensorSpec((), tf.string)).structured_outputs
+        kind = label_of(example)
         self._vectorised = _agrees(deserialize, sample)
         spec = [tf.TensorSpec((None,), tf.string)]
         if self._vectorised or _agrees(label, sample):
             self._labels = tf.function(lambda serialized: tf.vectorized_map(label, serialized, False), input_signature=spec)
         else:
-            kind = tf.function(label).get_concrete_function(tf.TensorSpec((), tf.string)).structured_outputs
             output = tf.TensorSpec(kind.shape, kind.dtype)
             self._labels = tf.function(
                 lambda serialized: tf.map_fn(label, serialized, fn_output_signature=output), input_signature=spec

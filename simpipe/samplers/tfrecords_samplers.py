@@ -51,7 +51,8 @@ def TFRecordDatasetSampler(
         TensorFlow can vectorise it, it runs on whole batches.
       example_per_class: K.
       batch_size: P * K; where it is no multiple of K, batches hold the next smaller multiple.
-      shards_per_cycle: shards of a group, which are in memory together. None for all, or for as many as 2 GiB of files hold.
+      shards_per_cycle: shards of a group, which are in memory together; a group with fewer than P classes is read together
+        with the next one. None for all shards, or for as many as 2 GiB of files hold.
       compression: None, "GZIP" or "ZLIB".
       parallelism: parallel calls when parsing.
       async_cycle: whether the next group is read in the background, which takes its memory beside the first's.
@@ -68,7 +69,7 @@ def TFRecordDatasetSampler(
       SourceError: there are no shards or records, a shard cannot be read, or (with all shards in one group) a class has
         fewer than K examples. The first group is read before the function returns; in a later one the data set raises a
         TensorFlow error with this text.
-      SamplerError: numbers below 1, no label, or fewer than P classes in a group.
+      SamplerError: numbers below 1, no label, or fewer than P classes.
     """
     if example_per_class < 1 or batch_size < example_per_class or (shards_per_cycle is not None and shards_per_cycle < 1):
         raise SamplerError(
@@ -109,7 +110,7 @@ def _shards_that_fit(paths: Sequence[str], least: int) -> int:
     sizes = np.array([tf.io.gfile.stat(path).length for path in paths])
     if sizes.sum() <= _OPEN_BYTES:
         return len(paths)
-    cycle = min(len(paths), max(least, int(_OPEN_BYTES / sizes.mean())))
-    if cycle < len(paths):
-        _LOG.warning("%d of %d shards are read together, to bound memory; shards_per_cycle sets it", cycle, len(paths))
-    return cycle
+    together = min(len(paths), max(least, int(_OPEN_BYTES / sizes.mean())))
+    if together < len(paths):
+        _LOG.warning("%d of %d shards are read together, to bound memory; shards_per_cycle sets it", together, len(paths))
+    return together

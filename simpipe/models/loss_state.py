@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import keras
@@ -16,7 +17,8 @@ class LossState:
     A loss has state where it offers `build(embedding_size: int)`, which creates its variables once, and
     `trainable_variables` and `non_trainable_variables`; it saves them itself (`save_own_variables(store)`,
     `load_own_variables(store)`), so that they are in the `.keras` file of a compiled model. A loss inside another's
-    `loss` attribute and losses in lists, tuples and dicts are found too.
+    `loss` attribute and losses in lists, tuples and dicts are found too. Where it offers a context `frozen()`, it is
+    in it during `evaluate`: what it remembers comes from training alone.
 
     Only `trainable_variables` and `trainable_weights`, which Keras differentiates and hands to the optimizer, hold the
     losses' variables. `weights`, `get_weights()`, `count_params()`, `layers` and the model as a layer of another are
@@ -44,6 +46,17 @@ class LossState:
         if model.built and model.optimizer:
             model.optimizer.build(model.trainable_variables)
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`, also within `fit`; losses leave their memory as it is."""
+        base: Any = super()
+        with self._frozen_losses():
+            return base.evaluate(*args, **kwargs)
+
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        base: Any = super()
+        with self._frozen_losses():
+            return base.test_on_batch(*args, **kwargs)
+
     @property
     def loss_variables(self) -> list[Any]:
         """All variables of the compiled losses, trainable or not."""
@@ -52,10 +65,7 @@ class LossState:
     @property
     def embedding_sizes(self) -> list[int | None]:
         """The last dimension of each output; a model that Keras cannot ask for its output shape overrides it."""
-        shape = getattr(self, "output_shape", None)
-        if shape is None:
-            return []
-        return [each[-1] for each in _shapes(shape)]
+        return [shape[-1] for shape in _output_shapes(self).values()]
 
     @property
     def trainable_variables(self) -> list[Any]:
@@ -67,11 +77,20 @@ class LossState:
         base: Any = super()
         return base.trainable_weights + self._of_losses("trainable_variables")
 
+    @contextmanager
+    def _frozen_losses(self) -> Iterator[None]:
+        # Around all replicas' code: each is traced in a thread of its own, and the threads take turns.
+        with ExitStack() as stack:
+            for loss in _stateful(_flat(getattr(self, "loss", None))):
+                if hasattr(loss, "frozen"):
+                    stack.enter_context(loss.frozen())
+            yield
+
     def _of_losses(self, kind: str) -> list[Any]:
         # `loss` is not there yet while Keras constructs the model.
         losses = _stateful(_flat(getattr(self, "loss", None)))
         # Each once: a loss around another may count the inner one's as its own.
-        return list({id(variable): variable for loss in losses for variable in getattr(loss, kind)}.values())
+        return list({id(variable): variable for loss in losses for variable in getattr(loss, kind, ())}.values())
 
 
 def _flat(losses: Any) -> Iterator[Any]:
@@ -90,22 +109,24 @@ def _stateful(losses: Any) -> Iterator[Any]:
     for loss in losses:
         while isinstance(loss, keras.losses.Loss) and id(loss) not in seen:
             seen.add(id(loss))
-            if hasattr(loss, "build") and hasattr(loss, "trainable_variables"):
+            if hasattr(loss, "build"):
                 yield loss
             loss = getattr(loss, "loss", None)
 
 
-def _shapes(shape: Any) -> list[tuple[int | None, ...]]:
-    if isinstance(shape, dict):
-        shape = list(shape.values())
-    return list(shape) if isinstance(shape, list) else [shape]
+def _output_shapes(model: Any) -> dict[str, tuple[int | None, ...]]:
+    shapes: Any = getattr(model, "output_shape", None)
+    if shapes is None or isinstance(shapes, dict):
+        return shapes or {}
+    several = isinstance(shapes, list) or isinstance(shapes[0], tuple)
+    return dict(zip(model.output_names, shapes if several else [shapes], strict=True))
 
 
 def _with_sizes(model: Any) -> Iterator[tuple[Any, list[int | None]]]:
     """Each compiled loss, and the embedding sizes of the outputs that it gets."""
     losses, sizes = model.loss, model.embedding_sizes
     if isinstance(losses, dict):
-        by_name = dict(zip(model.output_names, sizes, strict=False))
+        by_name = dict(zip(_output_shapes(model), sizes, strict=False))
         parts = [(loss, [by_name.get(name)]) for name, loss in losses.items()]
     elif isinstance(losses, list | tuple) and len(losses) == len(sizes):
         parts = [(loss, [size]) for loss, size in zip(losses, sizes, strict=True)]

@@ -91,7 +91,7 @@ def run(kind: Any, cases: dict[str, Callable[[], Any]], data: tf.data.Dataset, s
     out = {}
     for name, layer in layers.items():
         loss = made[name]
-        variables = [*layer.weights, *getattr(loss, "trainable_variables", ()), *getattr(loss, "variables", ())]
+        variables = [*layer.weights, *getattr(loss, "trainable_variables", ()), *getattr(loss, "non_trainable_variables", ())]
         values = [np.asarray(variable.numpy(), np.float64).ravel() for variable in variables]
         out[name] = {"loss": history[f"{name}_loss"], "weights": np.concatenate(values).tolist()}
     return out

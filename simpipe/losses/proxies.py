@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,6 +58,7 @@ class ProxyLoss(keras.losses.Loss):
         self._proxies: Any = None
         self._step: Any = None
         self._frozen = False
+        self._refused: ConfigError | None = None
 
     def build(self, embedding_size: int) -> None:
         """Creates the proxies, float32[num_classes, embedding_size]; a second call changes nothing.
@@ -116,16 +116,23 @@ class ProxyLoss(keras.losses.Loss):
             store["proxies"], store["step"] = self._proxies.numpy(), self._step.numpy()
 
     def load_own_variables(self, store: Any) -> None:
+        """Takes the proxies of a file.
+
+        Raises:
+          ConfigError: they are missing or of another shape.
+        """
         if "proxies" not in store:
-            # As Keras does for an optimizer: weights saved with another loss can still be loaded.
-            warnings.warn(f"{self.name}: the file holds no proxies, they keep their values", stacklevel=2)
-            return
+            # Keras comes again where it finds the loss a second time, and there with nothing: the first reason is the right one.
+            raise self._refused or ConfigError(
+                f"{self.name}: the file holds no proxies", "load_weights(path, skip_mismatch=True) keeps those of the loss"
+            )
         saved = store["proxies"]
         if tuple(saved.shape) != tuple(self.proxies.shape):
-            raise ConfigError(
+            self._refused = ConfigError(
                 f"{self.name}: the file holds proxies {tuple(saved.shape)}, the loss has {tuple(self.proxies.shape)}",
                 "compile with the num_classes and embedding size that were saved",
             )
+            raise self._refused
         self.proxies.assign(saved)
         self._step.assign(store["step"])
 

@@ -114,12 +114,12 @@ def _stateful(losses: Any) -> Iterator[Any]:
             loss = getattr(loss, "loss", None)
 
 
-def _output_shapes(model: Any) -> dict[str, tuple[int | None, ...]]:
-    shapes: Any = getattr(model, "output_shape", None)
-    if shapes is None or isinstance(shapes, dict):
-        return shapes or {}
-    several = isinstance(shapes, list) or isinstance(shapes[0], tuple)
-    return dict(zip(model.output_names, shapes if several else [shapes], strict=True))
+def _output_shapes(model: Any) -> dict[str, Any]:
+    """(None, ..., dim) of each output, by the name that a loss dict may use; empty where Keras does not know them."""
+    outputs = getattr(model, "output", None)
+    if not isinstance(outputs, dict):
+        outputs = dict(zip(getattr(model, "output_names", ()), keras.tree.flatten(outputs), strict=False))
+    return {name: output.shape for name, output in outputs.items()}
 
 
 def _with_sizes(model: Any) -> Iterator[tuple[Any, list[int | None]]]:

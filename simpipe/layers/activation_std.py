@@ -37,19 +37,18 @@ class ActivationStdLoggingLayer(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         x = ops.stop_gradient(ops.cast(inputs, "float32"))
         x = x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), axis=-1, keepdims=True), _EPSILON))
-        mean, square = _global_means(ops.sum(x, axis=0), ops.sum(ops.square(x), axis=0), ops.shape(x)[0])
-        self.std.update_state(ops.mean(ops.sqrt(ops.maximum(square - ops.square(mean), 0.0))))
+        total, rows = _over_replicas([ops.sum(x, axis=0), ops.cast(ops.shape(x)[0], "float32")])
+        # Deviations from the mean, not the difference of two means: that would lose a collapsed model's small value.
+        (squares,) = _over_replicas([ops.sum(ops.square(x - ops.divide_no_nan(total, rows)), axis=0)])
+        self.std.update_state(ops.mean(ops.sqrt(ops.divide_no_nan(squares, rows))))
         return inputs
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
 
-def _global_means(total: Any, total_square: Any, rows: Any) -> tuple[Any, Any]:
-    """Sums over this replica's rows -> means over all replicas' rows."""
-    sums = [total, total_square, ops.cast(rows, "float32")]
+def _over_replicas(sums: list[Any]) -> list[Any]:
     context = tf.distribute.get_replica_context()
-    if context is not None and context.num_replicas_in_sync > 1:
-        sums = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
-    total, total_square, rows = sums
-    return ops.divide_no_nan(total, rows), ops.divide_no_nan(total_square, rows)
+    if context is None or context.num_replicas_in_sync == 1:
+        return sums
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, sums)

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simpipe.augmenters import ContrastiveAugmenter
+from simpipe.augmenters import ContrastiveAugmenter, SimCLRAugmenter
 from simpipe.errors import ConfigError
 from simpipe.layers import ActivationStdLoggingLayer
 from simpipe.losses import Barlow, SimCLRLoss, SimSiamLoss, VicReg
 from simpipe.models import ContrastiveModel, create_contrastive_model, get_predictor, get_projector, load_model
+from simpipe.samplers import SingleShotMemorySampler
 
 LOSSES: dict[str, Any] = {"simsiam": SimSiamLoss, "simclr": SimCLRLoss, "barlow": Barlow, "vicreg": VicReg}
 RNG = np.random.default_rng(0)
@@ -111,6 +112,18 @@ def test_forms_of_batches() -> None:
     for wrong in ((X, np.zeros(16)), (X, X[:, :3])):
         with pytest.raises(ConfigError, match="give two views of the same shape"):
             model.evaluate(tf.data.Dataset.from_tensors(wrong), verbose=0)
+
+
+def test_a_sampler_with_an_augmenter_feeds_it() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (32, 12, 12, 3)).astype(np.uint8)
+    augmenter = SimCLRAugmenter(8, 8, seed=1)
+    sampler = SingleShotMemorySampler(pictures, augmenter, examples_per_batch=16, steps_per_epoch=2)
+    backbone = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(8)])
+    model = create_contrastive_model(backbone, get_projector(8, 5), algorithm="simclr")
+    model.compile("adam", loss=SimCLRLoss(0.5))
+    history = model.fit(sampler, epochs=2, verbose=0).history
+    # 2 log 31 is the loss of views that cannot be told apart.
+    assert all(0 < loss < 2 * np.log(31) + 2 for loss in history["loss"])
 
 
 def test_batches_of_an_epoch_weigh_as_many_as_they_hold() -> None:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve
 
 from simpipe.calibration import PairCounts, Target, calibrate, sweep, targets_of
-from simpipe.classification_metrics import METRICS
 from simpipe.errors import SimpipeError
 from simpipe.evaluators import EvaluationSums, evaluate_block, one_shot_accuracy
 from simpipe.matchers import match_labels
@@ -36,7 +35,9 @@ def pairs_of(labels, nearest, distances) -> PairCounts:
 
 
 def test_published_values():
-    result = calibrate(pairs_of(LABELS, NEAREST, DISTANCES), targets=targets_of({"f1": (0.5, 0.8, 0.99), "precision": (0.5, 0.8, 0.99)}))
+    result = calibrate(
+        pairs_of(LABELS, NEAREST, DISTANCES), targets=targets_of({"f1": (0.5, 0.8, 0.99), "precision": (0.5, 0.8, 0.99)})
+    )
     np.testing.assert_allclose(result.thresholds["distance"], [0.01, 0.05, 0.1, 0.12, 0.2, 0.3, 0.4], rtol=1e-6)
     expected = {
         "precision": [1, 1, 1, 0.8, 0.8333333, 0.7142857, 0.75],

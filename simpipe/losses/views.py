@@ -18,8 +18,9 @@ _EPSILON = 1e-12
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """Rows scaled to length one, float[n, dim]; a zero row stays zero."""
-    return x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), axis=-1, keepdims=True), _EPSILON))
+    """Rows scaled to length one, float[n, dim]; a zero row stays zero and has gradient zero, not one of 1e6."""
+    squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    return x * ops.where(squares > _EPSILON, ops.rsqrt(ops.maximum(squares, _EPSILON)), ops.zeros_like(squares))
 
 
 @dataclass(frozen=True)

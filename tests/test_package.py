@@ -47,6 +47,21 @@ def test_workers_of_build_and_import_load_no_tensorflow():
     assert python(code) == "[]"
 
 
+def test_an_index_needs_no_tensorflow_and_modules_come_by_name():
+    code = (
+        "import sys, numpy as np, simpipe as tfsim; ix = tfsim.indexer.Indexer(2); ix.batch_add(np.eye(2), ['a', 'b']);"
+        "print(ix.single_lookup(np.array([0.0, 1]), k=1)[0].label, [m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    )
+    assert python(code) == "b []"
+    names = (
+        "architectures augmenters callbacks distances layers losses matchers models samplers schedules training_metrics utils "
+        "visualization classification_metrics retrieval_metrics search types"
+    )
+    assert (
+        python(f"import simpipe; print(all(getattr(simpipe, n).__name__ == 'simpipe.' + n for n in '{names}'.split()))") == "True"
+    )
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as ended:

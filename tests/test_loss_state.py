@@ -14,6 +14,7 @@ from simpipe.errors import ConfigError
 from simpipe.layers import MetricEmbedding
 from simpipe.losses import XBM, ArcFaceLoss, MultiSimilarityLoss, ProxyAnchorLoss, TripletLoss
 from simpipe.models import SimilarityModel
+from simpipe.training.encoder import fingerprint_of
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(48, 5)).astype(np.float32), np.arange(48) % 3
@@ -88,6 +89,10 @@ def test_the_network_is_as_without_proxies() -> None:
     assert [w.shape for w in model.get_weights()] == [w.shape for w in plain.get_weights()]
     assert [type(layer) for layer in model.layers] == [type(layer) for layer in plain.layers]
     assert len(model.trainable_variables) == len(model.trainable_weights) == len(plain.trainable_variables) + 1
+    encoder = fingerprint_of(model)
+    model.compile("adam", loss=TripletLoss())
+    assert fingerprint_of(model) == encoder
+    model.compile("adam", loss=ArcFaceLoss(3))
     outer = keras.Sequential([keras.Input((5,)), model])
     assert len(outer.trainable_variables) == len(plain.trainable_variables)
     model.trainable = False

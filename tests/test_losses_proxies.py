@@ -278,6 +278,17 @@ def test_errors_say_what_is_wrong() -> None:
         built(ProxyAnchorLoss(CLASSES))[0](LABELS, embeddings(), np.ones(len(LABELS)))
 
 
+@pytest.mark.parametrize("make", [ProxyAnchorLoss, ArcFaceLoss])
+def test_wrong_labels_under_xla_give_nan(make: Any) -> None:
+    """XLA, which Keras uses on a GPU, leaves assertions out."""
+    loss, _ = built(make(4))
+    fast = tf.function(lambda y, e: loss(y, e), jit_compile=True)
+    right = np.minimum(LABELS, 3)
+    assert float(fast(tf.constant(right), embeddings())) == pytest.approx(float(loss(right, embeddings())), rel=1e-5)
+    for wrong in (LABELS, right - 1):
+        assert np.isnan(fast(tf.constant(wrong), embeddings()))
+
+
 def test_labels_may_have_any_integer_type() -> None:
     loss, _ = built(ArcFaceLoss(300))
     expected = float(loss(LABELS, embeddings()))

@@ -268,6 +268,28 @@ def test_config_round_trip(loss: ViewLoss) -> None:
     assert float(again(a, b)) == float(loss(a, b))
 
 
+class TwoTowers(keras.Model):
+    """As in docs/losses.md."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> Any:
+        query, key = y_pred
+        return self.loss(query, key)
+
+
+def test_two_towers_find_each_other() -> None:
+    keras.utils.set_random_seed(1)
+    a, b = keras.Input((6,)), keras.Input((6,))
+    model = TwoTowers([a, b], [keras.layers.Dense(8)(a), keras.layers.Dense(8)(b)])
+    model.compile(keras.optimizers.Adam(0.02), loss=InfoNCELoss())
+    rng = np.random.default_rng(0)
+    query = rng.normal(size=(64, 6)).astype(np.float32)
+    key = query @ rng.normal(size=(6, 6)).astype(np.float32)  # the same things, seen by another tower
+    history = model.fit([query, key], batch_size=32, epochs=60, verbose=0).history["loss"]
+    assert history[-1] < 0.1 * history[0]
+    q, k = (unit(each) for each in model.predict([query, key], verbose=0))
+    assert ((q @ k.T).argmax(axis=1) == np.arange(64)).mean() > 0.9
+
+
 def test_errors_say_what_is_wrong() -> None:
     with pytest.raises(ConfigError, match="euclidean"):
         SimSiamLoss("euclidean")

@@ -68,7 +68,8 @@ class ArcFaceLoss(ProxyLoss):
         own = ops.equal(labels[:, None], numbers[None, :])
         own_cosine = ops.sum(ops.where(own, cosines, 0.0), axis=1)
         others = ops.logical_and(ops.logical_not(own), meant[None, :])
-        return cross_entropy(self.scale * self._with_margin(own_cosine), self.scale * cosines, others)
+        values = cross_entropy(self.scale * self._with_margin(own_cosine), self.scale * cosines, others)
+        return self.nan_unless_known(values, labels)
 
     def _with_margin(self, cosine: Tensor) -> Tensor:
         """cos(θ + margin) of cos θ: float32[B]."""

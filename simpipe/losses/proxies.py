@@ -27,7 +27,8 @@ class ProxyLoss(keras.losses.Loss):
 
     With `num_sampled`, a step looks only at the classes of the global batch and that many random others (An et al.
     2022, "Killing Two Birds with One Stone", Partial FC), which bounds its time and memory for a large `num_classes`. The
-    choice depends on `seed` and the number of the step alone: it is the same on all replicas and in a resumed run.
+    choice depends on `seed` and the number of the step alone: it is the same on all replicas and in a resumed run (with
+    `jit_compile` it is another one, but as steady).
 
     Args:
       num_classes: labels are 0 to num_classes - 1.
@@ -137,7 +138,7 @@ class ProxyLoss(keras.losses.Loss):
         self._step.assign(store["step"])
 
     def class_labels(self, y_true: Tensor) -> Tensor:
-        """Labels as int32[B]; one outside 0 to num_classes - 1 fails when the step runs."""
+        """Labels as int32[B]; one outside 0 to num_classes - 1 fails when the step runs, unless XLA drops the check."""
         labels = ops.cast(ops.reshape(ops.convert_to_tensor(y_true), (-1,)), "int64")
         wrong = f"{self.name}: a label is not in 0 to num_classes - 1 = {self.num_classes - 1}"
         bounds = [
@@ -147,6 +148,11 @@ class ProxyLoss(keras.losses.Loss):
         # In a graph the labels must depend on the checks; eagerly there is nothing to depend on.
         with tf.control_dependencies([check for check in bounds if check is not None]):
             return ops.cast(tf.identity(labels), "int32")
+
+    def nan_unless_known(self, values: Tensor, labels: Tensor) -> Tensor:
+        """NaN where a label is not in 0 to num_classes - 1: what is left to say where XLA drops the check."""
+        known = ops.logical_and(labels >= 0, labels < self.num_classes)
+        return ops.where(known if len(values.shape) else ops.all(known), values, float("nan"))
 
     def classes(self, all_labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The classes that this step looks at.
@@ -166,7 +172,8 @@ class ProxyLoss(keras.losses.Loss):
         step = tf.convert_to_tensor(self._step.value)
         if not self._frozen:
             self._step.assign(step + 1)
-        draw = tf.random.stateless_uniform((self.num_classes,), seed=tf.stack([self.seed, step]))
+        # A named algorithm, as "auto" depends on the device. XLA draws other numbers from the same seed.
+        draw = tf.random.stateless_uniform((self.num_classes,), seed=tf.stack([self.seed, step]), alg="philox")
         most = ops.minimum(ops.shape(all_labels)[0] + self.num_sampled, self.num_classes)
         # Classes of the batch come first, then the largest draws.
         numbers = tf.math.top_k(ops.where(present, 2.0, draw), k=most).indices

@@ -74,7 +74,8 @@ class ProxyAnchorLoss(ProxyLoss):
         pull = _log1p_sum_exp(-self.alpha * (s - self.margin), own)
         push = _log1p_sum_exp(self.alpha * (s + self.margin), ops.logical_not(own))
         meant = ops.cast(meant, "float32")
-        return ops.sum(pull * meant) / in_batch + ops.sum(push * meant) / looked_at
+        value = ops.sum(pull * meant) / in_batch + ops.sum(push * meant) / looked_at
+        return self.nan_unless_known(value, labels)
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         if sample_weight is not None:

@@ -17,6 +17,8 @@ from simpipe.errors import ConfigError, EmptyIndexError, IncompatibleError, NotC
 from simpipe.layers import MetricEmbedding
 from simpipe.losses import XBM, MultiSimilarityLoss, ProxyAnchorLoss, SoftNearestNeighborLoss, TripletLoss
 from simpipe.models import SimilarityModel, load_model
+from simpipe.models.index_api import IndexApi
+from simpipe.models.loss_state import LossState
 from simpipe.retrieval_metrics import RecallAtK
 from simpipe.training.encoder import fingerprint_of, save_encoder
 from simpipe.utils import unpack_lookup_distances, unpack_lookup_labels
@@ -127,6 +129,28 @@ def test_the_index_follows_compile():
     bare = SimilarityModel(inputs := keras.Input((8,)), MetricEmbedding(4)(inputs))
     bare.index(X, Y)  # also without compile
     assert bare.index_size() == 600
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Own(IndexApi, LossState, keras.Model):
+    """A model with a `call` of its own: nobody knows its output's size before it was called."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.embedding = MetricEmbedding(4, kernel_initializer=keras.initializers.GlorotUniform(seed=1))
+
+    def call(self, inputs):
+        return self.embedding(inputs)
+
+
+def test_a_model_with_a_call_of_its_own(model):
+    own = Own()
+    own.compile("adam", loss=TripletLoss("l2"), search="nmslib")
+    with pytest.raises(ConfigError, match="index some examples first"):
+        own.index_size()
+    own.index(X[TRAIN], Y[TRAIN])
+    assert (own.index_size(), own.indexer.distance, own.indexer.backend.kind) == (300, "euclidean", "nmslib")
+    assert own.single_lookup(X[5])[0].id == "5"
 
 
 def test_embeddings_of_other_weights_are_refused(model, tmp_path):

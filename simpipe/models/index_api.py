@@ -102,13 +102,19 @@ class IndexApi(MatchApi):
         """
         model: Any = self
         sizes = model.embedding_sizes
-        if embedding_output is not None and not 0 <= embedding_output < len(sizes):
+        if sizes and embedding_output is not None and not 0 <= embedding_output < len(sizes):
             raise ConfigError(f"embedding_output is {embedding_output}, the model has {len(sizes)} outputs", "count from 0")
         head = embedding_output if embedding_output is not None else 0 if len(sizes) > 1 else None
-        size = sizes[head or 0] if sizes else None
+        # A model of its own `call` tells its size with its first embeddings; the index waits for them.
+        size = sizes[head or 0] if sizes else self.__dict__.get("_size_seen")
         if size is None:
-            self._indexer: Indexer | None = None  # made once the model knows its shapes
-            self._index_settings: dict[str, Any] = {"distance": distance, "search": search, "embedding_output": embedding_output}
+            self._indexer: Indexer | None = None
+            self._index_settings: dict[str, Any] = {
+                "distance": distance,
+                "search": search,
+                "embedding_output": embedding_output,
+                "stat_buffer_size": stat_buffer_size,
+            }
             return
         named = _distance_of(getattr(self, "loss", None)) if isinstance(distance, str) and distance == "auto" else distance
         self._indexer = Indexer(size, named, search, kv_store, evaluator, head, stat_buffer_size)
@@ -132,9 +138,7 @@ class IndexApi(MatchApi):
             self.create_index(**settings)
             found = self._indexer
         if found is None:
-            raise ConfigError(
-                "the model's output shape is not known yet", "call it on a batch, or build it from inputs and outputs"
-            )
+            raise ConfigError("the model has no index yet: its output shape is not known", "index some examples first")
         return found
 
     def index(
@@ -195,21 +199,34 @@ class IndexApi(MatchApi):
     def embed(self, x: Any, y: Any = None) -> tuple[np.ndarray, Any]:
         """Embeddings float32[n, dim] of examples, and their labels: `y`, or those of a data set's batches."""
         model: Any = self
-        head = self.indexer.embedding_output
         if not (hasattr(x, "element_spec") or isinstance(x, keras.utils.PyDataset)):
             inputs = x if isinstance(x, Mapping) else np.asarray(x)
-            predicted = model.predict(inputs, verbose=0) if _length(inputs) else np.zeros((0, self.indexer.embedding_size))
-            return _head(predicted, head), y
+            if not _length(inputs):
+                return np.zeros((0, self.indexer.embedding_size), np.float32), y
+            return self._embeddings(model.predict(inputs, verbose=0)), y
         vectors, labels = [], []
         for batch in _batches(x):
             inputs, label, _ = keras.utils.unpack_x_y_sample_weight(batch)
-            vectors.append(_head(model.predict_on_batch(inputs), head))
+            vectors.append(self._embeddings(model.predict_on_batch(inputs)))
             labels.append(label)
         if not vectors:
             raise EmptyIndexError("the data set has no batches", "give one with examples")
         if y is None and all(label is not None for label in labels):
             y = np.concatenate([np.asarray(label) for label in labels])
         return np.concatenate(vectors), y
+
+    def _embeddings(self, predictions: Any) -> np.ndarray:
+        """Of a model's predictions the output that holds the embeddings: float32[n, dim]."""
+        indexer = self.__dict__.get("_indexer")
+        head = (
+            indexer.embedding_output if indexer is not None else self.__dict__.get("_index_settings", {}).get("embedding_output")
+        )
+        outputs = list(predictions.values()) if isinstance(predictions, dict) else predictions
+        if head is None and isinstance(outputs, list):
+            head = 0
+        vectors = np.asarray(outputs if head is None else outputs[head], np.float32)
+        self._size_seen = vectors.shape[-1]
+        return vectors
 
     def embed_queries(self, x: Any, y: Any = None) -> tuple[np.ndarray, Any]:
         """`embed`, refused where the index holds embeddings of other weights: their distances have no meaning.
@@ -326,13 +343,6 @@ def _batches(x: Any) -> Iterator[Any]:
         yield from x
     else:
         yield from (x[step] for step in range(len(x)))
-
-
-def _head(predictions: Any, head: int | None) -> np.ndarray:
-    chosen = (
-        predictions if head is None else list(predictions.values())[head] if isinstance(predictions, dict) else predictions[head]
-    )
-    return np.asarray(chosen, np.float32)
 
 
 def _length(inputs: Any) -> int:

@@ -24,7 +24,16 @@ _QUERY = ("beam/query.py", "matchers.py", *_INDEX)
 # What each step's result depends on, besides its inputs and configuration.
 SOURCES: dict[str, tuple[str, ...]] = {
     "shard": ("data/examples.py", "data/shards.py", "data/sources", "ids.py", "beam/shard.py"),
-    "train": (*_MODEL, *_SAMPLER, "losses", "distances.py", "architectures", "augmenters/affine.py", "training"),
+    "train": (
+        *_MODEL,
+        *_SAMPLER,
+        "losses",
+        "distances.py",
+        "architectures",
+        "augmenters/affine.py",
+        "augmenters/turns.py",
+        "training",
+    ),
     "embed": (*_MODEL, "embed.py", "embeddings.py", "beam/embed.py", "index/distance.py", "index/route.py"),
     "import": ("import_vectors.py", "data/vectors.py", "embeddings.py", "ids.py", "beam/embed.py", "index/distance.py"),
     "build": ("build.py", "store.py", "grouped.py", "beam/build.py", *_INDEX),

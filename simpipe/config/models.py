@@ -184,12 +184,13 @@ class EncoderConfig(Model):
 
 
 class AugmentConfig(Model):
-    """Random affine change of each training image; all zero means none."""
+    """Random affine change of each training image; all zero means none. `turns`: classes turned by 90° are classes too."""
 
     rotate: Annotated[float, Field(ge=0, description="degrees, plus or minus")] = 0.0
     scale: Annotated[float, Field(ge=0, lt=1, description="share, plus or minus")] = 0.0
     shear: Annotated[float, Field(ge=0, description="degrees, plus or minus")] = 0.0
     translate: Annotated[float, Field(ge=0, lt=1, description="share of the side, plus or minus")] = 0.0
+    turns: bool = False
 
 
 class TrainConfig(Model):

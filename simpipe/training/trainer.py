@@ -16,6 +16,7 @@ import tensorflow as tf
 from simpipe import files
 from simpipe.architectures import build_encoder
 from simpipe.augmenters.affine import is_identity, random_affine
+from simpipe.augmenters.turns import turn_classes
 from simpipe.config import Config
 from simpipe.config.models import Loss, TrainConfig
 from simpipe.errors import ConfigError, SimpipeError
@@ -146,18 +147,23 @@ def _check_weights(encoder: keras.Model) -> None:
 
 
 def _batches(sampler: ShardSampler, config: Config, *, start_step: int) -> tf.data.Dataset:
-    batches, augment = sampler.dataset(start_step), config.train.augment
-    if is_identity(augment):
+    batches, augment, seed = sampler.dataset(start_step), config.train.augment, config.seed
+    if is_identity(augment) and not augment.turns:
         return batches
+    shape = sampler.info.input.shape
     if not sampler.info.input.is_image:
         raise ConfigError("train.augment: only images can be rotated, scaled, sheared or shifted", "leave train.augment out")
-    numbered = batches.enumerate(start=start_step)
+    if augment.turns and shape[0] != shape[1]:
+        raise ConfigError(
+            f"train.augment.turns: images of {shape[0]} x {shape[1]} change shape when turned", "resize to a square"
+        )
+
     # Stateless randomness of (seed, step): the same images whatever the order of the threads.
-    changed = numbered.map(
-        lambda step, batch: (random_affine(batch[0], augment, seed=config.seed, step=step), batch[1]),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    return changed.prefetch(2)
+    def change(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = turn_classes(*batch, seed=seed, step=step) if augment.turns else batch
+        return images if is_identity(augment) else random_affine(images, augment, seed=seed, step=step), labels
+
+    return batches.enumerate(start=start_step).map(change, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
 
 class _Watch(keras.callbacks.Callback):

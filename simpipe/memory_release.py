@@ -15,10 +15,9 @@ import pyarrow as pa
 from simpipe import __version__, files, releases
 from simpipe.config.models import Backend
 from simpipe.cutpoints import CUTPOINTS_JSON, write_calibration
-from simpipe.embeddings import vectors_column
 from simpipe.errors import ReleaseError
 from simpipe.index.memory import MemoryIndex
-from simpipe.index.partitions import build_partition, partition_folder, partition_record
+from simpipe.index.partitions import partition_folder, write_partition
 from simpipe.index.payload import DATA_COLUMN, decode_payload, encode_payload
 from simpipe.index.router import ROUTER_FILE
 from simpipe.index.searcher import Searcher
@@ -105,13 +104,10 @@ def _key(index: MemoryIndex, about: About, payload: pa.Array | None) -> str:
 
 def _partition(index: MemoryIndex, folder: Path) -> dict[str, Any]:
     target = folder / partition_folder(0)
-    if target.is_dir():
-        return partition_record(target)
-    ids, labels, vectors = index.columns()
-    table = pa.table(
-        {"id": pa.array(ids, pa.string()), "label": pa.array(labels, pa.string()), "embedding": vectors_column(vectors)}
-    )
-    return build_partition(table, target, index.backend, distance=index.distance)
+    # An HNSW graph differs from build to build, and the one in memory was calibrated: neither built anew nor taken from
+    # a save that was killed.
+    shutil.rmtree(target, ignore_errors=True)
+    return write_partition(index.partition(0), target)
 
 
 def _store(index: MemoryIndex, folder: Path, payload: pa.Array | None) -> list[dict[str, Any]]:

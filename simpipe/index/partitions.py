@@ -45,12 +45,22 @@ def build_partition(table: pa.Table, folder: Path, config: BackendConfig, *, dis
     """
     table = table.sort_by("id")
     vectors = vectors_of(table)
+    backend = build_backend(vectors, config, distance=distance)
+    return _write(folder, table.select(["id", "label"]), vectors, backend)
+
+
+def write_partition(partition: Partition, folder: Path) -> dict[str, Any]:
+    """Writes a partition in memory with the very index that answered; see `build_partition`."""
+    rows = pa.table({"id": pa.array(partition.ids, pa.string()), "label": pa.array(partition.labels, pa.string())})
+    return _write(folder, rows, partition.vectors, partition.backend)
+
+
+def _write(folder: Path, rows: pa.Table, vectors: np.ndarray, backend: Backend) -> dict[str, Any]:
     with files.replacing_folder(folder) as temporary:
-        pq.write_table(table.select(["id", "label"]), temporary / ROWS_FILE, compression="zstd")
+        pq.write_table(rows, temporary / ROWS_FILE, compression="zstd")
         np.save(temporary / VECTORS_FILE, vectors, allow_pickle=False)
-        backend = build_backend(vectors, config, distance=distance)
         backend.save(temporary)
-        files.write_json(temporary / BACKEND_JSON, {"backend": backend.kind, "rows": len(table)})
+        files.write_json(temporary / BACKEND_JSON, {"backend": backend.kind, "rows": len(rows)})
     return partition_record(folder)
 
 

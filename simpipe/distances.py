@@ -6,6 +6,7 @@ whatever the dtype of the embeddings: half precision can hold neither squares no
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ _TINY = 1e-18  # below it a squared distance counts as zero, which keeps the roo
 _NO_SIGNAL = 1e-12  # the least variance (times dim) that SNR divides by
 
 
-class Distance:
+class Distance(abc.ABC):
     """Base class. A subclass defines `call(query, key)` and, where it can, `aligned(a, b)`.
 
     Attributes:
@@ -57,9 +58,9 @@ class Distance:
         """Row i of `a` against row i of `b`: float[n, dim], float[n, dim] -> float32[n]."""
         return self.aligned(ops.cast(a, "float32"), ops.cast(b, "float32"))
 
+    @abc.abstractmethod
     def call(self, query: Tensor, key: Tensor) -> Tensor:
         """float32[nq, dim], float32[nk, dim] -> float32[nq, nk]."""
-        raise NotImplementedError(f"{type(self).__name__} defines no call(query, key)")
 
     def aligned(self, a: Tensor, b: Tensor) -> Tensor:
         """float32[n, dim], float32[n, dim] -> float32[n]. Unless overridden: the diagonal of all n x n."""

@@ -18,7 +18,7 @@ from simpipe.cutpoints import CUTPOINTS_JSON, write_calibration
 from simpipe.errors import ReleaseError
 from simpipe.index.memory import MemoryIndex
 from simpipe.index.partitions import partition_folder, write_partition
-from simpipe.index.payload import DATA_COLUMN, decode_payload, encode_payload
+from simpipe.index.payload import DATA_COLUMN, decode_column, encode_payload
 from simpipe.index.router import ROUTER_FILE
 from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest, ManifestEncoder, ManifestFile, ManifestPartition
@@ -185,5 +185,5 @@ def data_of(searcher: Searcher, ids: list[str]) -> list[Any]:
         return [None] * len(ids)
     table = searcher.items_of(ids).select(columns)
     if searcher.manifest.provenance.get("payload"):
-        return [decode_payload(value) for value in table.column(DATA_COLUMN).to_pylist()]
+        return decode_column(table.column(DATA_COLUMN))
     return table.to_pylist()

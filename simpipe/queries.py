@@ -198,7 +198,8 @@ def _metadata(searcher: Searcher, ids: list[str]) -> dict[str, dict[str, Any]]:
         return {}
     unique = sorted(set(ids))
     table = searcher.items_of(unique).select(list(searcher.manifest.metadata))
-    rows = table.select([field.name for field in table.schema if not pa.types.is_binary(field.type)]).to_pylist()
+    shown = [field.name for field in table.schema if not _is_bytes(field.type)]
+    rows = table.select(shown).to_pylist()
     return dict(zip(unique, rows, strict=True))
 
 
@@ -211,3 +212,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -19,7 +20,7 @@ Tensor = Any
 _AGGREGATES = ("mean", "avg", "max", "min", "sum")
 
 
-class BatchMetric(keras.metrics.Metric):
+class BatchMetric(keras.metrics.Metric, abc.ABC):
     """Base: the mean over batches of one value a batch; NaN while no batch had one.
 
     Under `tf.distribute` the value is that of the global batch, which every replica computes.
@@ -31,9 +32,9 @@ class BatchMetric(keras.metrics.Metric):
         self.total: Any = self.add_variable((), "zeros", dtype="float32", name="total")
         self.batches: Any = self.add_variable((), "zeros", dtype="float32", name="batches")
 
+    @abc.abstractmethod
     def batch_value(self, d: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
         """float32[B, B], bool[B, B], bool[B, B] -> the value, float32[], and whether there is one, bool[]."""
-        raise NotImplementedError(f"{type(self).__name__} defines no batch_value(d, positives, negatives)")
 
     def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
         """Adds a batch.

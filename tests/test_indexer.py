@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import clustered
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from simpipe.errors import (
     QueryError,
 )
 from simpipe.index.labels import decode_labels, encode_labels
-from simpipe.index.payload import decode_payload, encode_payload
+from simpipe.index.payload import decode_column, decode_payload, encode_payload
 from simpipe.indexer import Indexer
 from simpipe.matchers import ClassificationMatch
 from simpipe.retrieval_metrics import MapAtK, PrecisionAtK, RecallAtK
@@ -201,6 +202,31 @@ def test_payload_round_trip():
     for bad in (object(), float("nan"), np.array([object()])):
         with pytest.raises(QueryError, match="row 1"):
             encode_payload(["fine", bad])
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_payload_blocks_equal_single_values(data):
+    """A column of arrays of one shape is one block: the same bytes as value by value, sliced and in chunks too."""
+    shape = data.draw(st.sampled_from([(), (1,), (3,), (2, 3), (2, 0)]))
+    dtype = data.draw(st.sampled_from(["uint8", "<f4", ">i8", "bool", "<U3", "M8[s]"]))
+    n = data.draw(st.integers(0, 6))
+    rows = list((np.arange(n * int(np.prod(shape)), dtype=np.int64) % 2).reshape(n, *shape).astype(dtype))
+    odd = data.draw(st.sampled_from([None, "text", np.float64(1.5), np.zeros((3,), dtype), np.asfortranarray(np.ones((2, 3)))]))
+    place = data.draw(st.integers(-1, n))
+    values = rows if place < 0 else [*rows[:place], odd, *rows[place:]]
+    column = encode_payload(values)
+    alone = [encode_payload([value])[0].as_py() for value in values]
+    assert column.to_pylist() == alone
+    for part in (slice(0, None), slice(1, None), slice(0, -1)):
+        cut = column[part.start : len(column) + (part.stop or 0)]
+        for decoded in (decode_column(cut), decode_column(pa.chunked_array([cut, cut[:1]], cut.type))[: len(cut)]):
+            assert len(decoded) == len(cut)
+            for got, raw in zip(decoded, cut.to_pylist(), strict=True):
+                expected = decode_payload(raw)
+                assert type(got) is type(expected)
+                assert np.array_equal(got, expected)
+                assert not isinstance(got, np.ndarray) or (got.dtype, got.shape) == (expected.dtype, expected.shape)
 
 
 # --- calibration and matching ------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import keras
@@ -101,9 +102,9 @@ class MinedLoss(PairLoss):
             mine_negative(d, positives, negatives, self.negative_mining_strategy),
         )
 
+    @abc.abstractmethod
     def gap(self, pairs: Pairs) -> Tensor:
         """float32[B], the positive's distance less the negative's; may be infinite for an invalid anchor."""
-        raise NotImplementedError(f"{type(self).__name__} defines no gap(pairs)")
 
     def anchor_values(self, pairs: Pairs) -> Tensor:
         gap = self.gap(pairs)

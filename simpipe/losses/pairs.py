@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +104,7 @@ def gather_batch(y_true: Tensor, y_pred: Tensor) -> Batch:
     return Batch(labels, embeddings, all_labels, all_embeddings, begin)
 
 
-class PairLoss(keras.losses.Loss):
+class PairLoss(keras.losses.Loss, abc.ABC):
     """A loss of each anchor over its positives and negatives in the batch.
 
     `loss(y_true, y_pred)` is the mean over the anchors that have a positive and a negative; the others have the
@@ -134,9 +135,9 @@ class PairLoss(keras.losses.Loss):
                 'use "cosine", which is 1 - the inner product',
             )
 
+    @abc.abstractmethod
     def anchor_values(self, pairs: Pairs) -> Tensor:
         """float32[B]; rows of invalid anchors may hold anything finite."""
-        raise NotImplementedError  # each loss defines it; Keras' Loss has no abstract-class machinery
 
     def counts(self, has_positive: Tensor, has_negative: Tensor) -> Tensor:
         """Which anchors count: bool[B], bool[B] -> bool[B]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,7 @@ def cross_entropy(target: Tensor, logits: Tensor, others: Tensor) -> Tensor:
     return ops.softplus(masked_logsumexp(logits, others) - target)
 
 
-class ViewLoss(keras.losses.Loss):
+class ViewLoss(keras.losses.Loss, abc.ABC):
     """A loss `loss(a, b)` between two embeddings of the same examples; row i of `a` belongs to row i of `b`.
 
     Computed in float32 whatever the dtype of the embeddings. Under `tf.distribute` the rows of all replicas are seen
@@ -101,9 +102,9 @@ class ViewLoss(keras.losses.Loss):
         """
         return self.view_values(ops.cast(y_true, "float32"), ops.cast(y_pred, "float32"))
 
+    @abc.abstractmethod
     def view_values(self, a: Tensor, b: Tensor) -> Tensor:
         """float32[B], or the global batch's float32[]."""
-        raise NotImplementedError  # each loss defines it; Keras' Loss has no abstract-class machinery
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         # Not the parent's: its mean divides by this replica's rows.

@@ -30,7 +30,7 @@ class XBM(PairLoss):
     replica holds the same memory, as each sees the same global batch. It is not saved with a model: training that goes
     on from a file begins with an empty one. Labels are kept as int64.
 
-    A call moves the memory on, in `evaluate` too; `with loss.frozen():` looks at it only.
+    A call moves the memory on; inside `with loss.frozen():`, where simpipe's models put `evaluate`, it only looks at it.
 
     Args:
       loss: any `PairLoss`, or its configuration.

@@ -141,17 +141,49 @@ class RejectLimit(Model):
 
 
 class ShardConfig(Model):
+    """How examples are written.
+
+    A class's training examples lie together, in runs of at least `class_run` before the class is spread over several
+    shards; no train shard holds one class only unless `one_class_shards` allows it.
+    """
+
     num_shards: Positive = 4
     compression: Literal["", "gzip"] = "gzip"
     block_rows: Positive = 4096
+    class_run: Positive = 256
+    one_class_shards: bool = False
+
+
+class HardClasses(Model):
+    """Batches of near classes: `share` of each batch's classes comes in bundles of neighbors.
+
+    Neighbors are the nearest class centroids by the encoder as it is after each `every` epochs; before that, by those
+    of the encoder that training starts from, if any. `examples` of each class make its centroid.
+    """
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    bundle: Annotated[int, Field(ge=2)] = 8
+    every: Positive = 1
+    examples: Positive = 8
 
 
 class SamplerConfig(Model):
-    """A batch holds exactly `classes_per_batch` classes with `examples_per_class` distinct examples each."""
+    """A batch holds exactly `classes_per_batch` classes with `examples_per_class` distinct examples each.
+
+    `weighting` says how often a class is drawn: equally, by the root of its size, or by its size (then a pass over the
+    data deals each example once). At most `open_blocks` blocks of `block_examples` examples are in memory (null: as
+    many as 4 MiB hold, 1024 at most). `small_classes`: what becomes of classes with fewer than `examples_per_class`
+    examples. `skip_corrupt` is the largest share of records that may be left out because they cannot be read.
+    """
 
     classes_per_batch: Positive = 8
-    examples_per_class: Annotated[int, Field(ge=2)] = 8
-    open_shards: Positive = 64
+    examples_per_class: Positive = 8
+    weighting: Literal["uniform", "sqrt", "proportional"] = "uniform"
+    small_classes: Literal["error", "skip", "repeat"] = "error"
+    open_blocks: Annotated[int, Field(ge=2)] = 64
+    block_examples: Positive | None = None
+    skip_corrupt: Fraction = 0.0
+    hard_classes: HardClasses | None = None
 
 
 class TripletConfig(Model):

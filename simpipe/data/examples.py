@@ -17,7 +17,7 @@ from simpipe.errors import ConfigError, ContractError
 from simpipe.types import SPLITS
 
 DATASET_JSON = "dataset.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CURE = "delete the folder and run `simpipe shard` again"
 
 
@@ -48,14 +48,43 @@ class InputSpec(_Record):
         return self.is_image and self.dtype == "uint8" and self.shape[2] in (1, 3)
 
 
+class SidecarInfo(_Record):
+    """The file of record offsets beside a shard: `.npy`, uint64[n + 1].
+
+    Entry i is where record i begins in the shard's decompressed bytes, the last entry where they end.
+    """
+
+    path: str
+    size: int
+    sha256: str
+
+
+class ShardStatistics(_Record):
+    """Bytes are those of serialized examples, without TFRecord framing; an empty shard has zeros."""
+
+    num_classes: int
+    smallest_class: int
+    largest_class: int
+    shortest_record: int
+    longest_record: int
+    record_bytes: int
+
+
 class ShardInfo(_Record):
-    """One shard: its file, and how classes lie in it: runs of (class index, number of examples), in file order."""
+    """One shard: its file, and how classes lie in it: runs of (class index, number of examples), in file order.
+
+    A class has one run a shard. `entries` of a gzip shard lists (first record, byte offset in the file) of each place
+    where decompression can start (a full flush of deflate); it is empty where the shard is not compressed.
+    """
 
     path: str
     size: int
     sha256: str
     num_examples: int
     class_blocks: tuple[tuple[int, int], ...]
+    offsets: SidecarInfo
+    entries: tuple[tuple[int, int], ...] = ()
+    statistics: ShardStatistics
 
 
 class SplitInfo(_Record):

@@ -122,10 +122,14 @@ ClassList = Literal["all"] | tuple[str, ...]
 
 
 class ClassLists(Model):
-    """Which classes train the encoder and which are indexed; `"0-7"` is a range of integer class names."""
+    """Which classes train the encoder and which are indexed; `"0-7"` is a range of integer class names.
+
+    `train_unlabelled`: examples without a label are trained on too, for recipes that need no labels.
+    """
 
     train: ClassList = "all"
     index: ClassList = "all"
+    train_unlabelled: bool = False
 
 
 class Queries(Model):
@@ -174,6 +178,7 @@ class SamplerConfig(Model):
     data deals each example once). At most `open_blocks` blocks of `block_examples` examples are in memory (null: as
     many as 4 MiB hold, 1024 at most). `small_classes`: what becomes of classes with fewer than `examples_per_class`
     examples. `skip_corrupt` is the largest share of records that may be left out because they cannot be read.
+    `ignore_labels`: all examples count as one class, for recipes that need no labels.
     """
 
     classes_per_batch: Positive = 8
@@ -183,6 +188,7 @@ class SamplerConfig(Model):
     open_blocks: Annotated[int, Field(ge=2)] = 64
     block_examples: Positive | None = None
     skip_corrupt: Fraction = 0.0
+    ignore_labels: bool = False
     hard_classes: HardClasses | None = None
 
 

@@ -54,15 +54,20 @@ def local(path: str | Path) -> Path:
     return Path(text.removeprefix("file://"))
 
 
-def inside(root: Path, relative: str) -> Path:
-    """`root / relative`, refused where it would leave `root`."""
+def check_inside(where: object, relative: str) -> PurePosixPath:
+    """`relative` as a path, refused where it would leave the folder `where`."""
     pure = PurePosixPath(relative)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\\" in relative:
         raise ContractError(
-            f"{root}: path {relative!r} leaves its folder",
+            f"{where}: path {relative!r} leaves its folder",
             "the manifest was altered: restore or rebuild the data set",
         )
-    return root / pure
+    return pure
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`root / relative`, refused where it would leave `root`."""
+    return root / check_inside(root, relative)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from simpipe import files
 from simpipe.errors import ConfigError, ContractError
+from simpipe.storage import Folder, open_folder, read_json
 from simpipe.types import SPLITS
 
 DATASET_JSON = "dataset.json"
@@ -117,21 +118,22 @@ class DatasetInfo(_Record):
     provenance: dict[str, Any]
 
     @classmethod
-    def load(cls, folder: Path) -> DatasetInfo:
-        """Reads `dataset.json`.
+    def load(cls, folder: str | Path | Folder) -> DatasetInfo:
+        """Reads `dataset.json` of a folder, local or `gs://` (as text: a Path swallows a slash).
 
         Raises:
           ContractError: it is missing, malformed, or of another format version.
         """
-        path = folder / DATASET_JSON
+        opened = open_folder(folder)
+        data, path = read_json(opened, DATASET_JSON), opened.full(DATASET_JSON)
+        version = data.get("format_version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version != FORMAT_VERSION:
+            raise ContractError(f"{path}: format version {version}, this simpipe reads {FORMAT_VERSION}", CURE)
         try:
-            info = cls.model_validate(files.read_json(path))
+            return cls.model_validate(data)
         except ValidationError as error:
             first = error.errors()[0]
             raise ContractError(f"{path}: field {'.'.join(map(str, first['loc']))}: {first['msg']}", CURE) from None
-        if info.format_version != FORMAT_VERSION:
-            raise ContractError(f"{path}: format version {info.format_version}, this simpipe reads {FORMAT_VERSION}", CURE)
-        return info
 
     def save(self, folder: Path) -> None:
         files.write_json(folder / DATASET_JSON, self.model_dump(mode="json"))

@@ -18,7 +18,11 @@ _MODEL = (
     "data/parsing.py",
     "data/examples.py",
 )
-_SAMPLER = ("samplers/plan.py", "samplers/shard_reader.py", "samplers/shard_sampler.py")
+_SAMPLER = (
+    *(f"samplers/{name}.py" for name in ("layout", "passes", "deal", "near", "contract", "block_reader", "class_reader")),
+    "samplers/shard_sampler.py",
+    "data/record_reader.py",
+)
 _QUERY = ("beam/query.py", "matchers.py", *_INDEX)
 
 # What each step's result depends on, besides its inputs and configuration.

@@ -57,6 +57,11 @@ def decode_inputs(values: tf.Tensor, spec: InputSpec) -> tf.Tensor:
         return values
     if spec.encoding == "raw":
         size = int(tf.TensorShape(spec.shape).num_elements() or 0) * tf.dtypes.as_dtype(spec.dtype).size
+        # `decode_raw` would cut longer values off and fill shorter ones up, in silence.
+        message = f"feature {spec.name!r} does not have the {size} bytes of {spec.dtype} {list(spec.shape)}"
+        fits = tf.debugging.assert_equal(tf.strings.length(values), size, message)
+        with tf.control_dependencies([] if fits is None else [fits]):
+            values = tf.identity(values)
         flat = tf.io.decode_raw(values, tf.dtypes.as_dtype(spec.dtype), fixed_length=size)
         return tf.reshape(flat, (-1, *spec.shape))
 

@@ -5,31 +5,40 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from simpipe.config.models import SamplerConfig
-from simpipe.data.examples import CURE, DATASET_JSON, DatasetInfo, verify_dataset
-from simpipe.errors import ConfigError, ContractError, SourceError
-from simpipe.samplers.plan import Visit, VisitPlan, plan_pass
-from simpipe.samplers.shard_reader import read_shards
+from simpipe.errors import ConfigError
+from simpipe.samplers.block_reader import BlockReader
+from simpipe.samplers.contract import check_classes, open_split
+from simpipe.samplers.deal import deal, schedule, spread
+from simpipe.samplers.layout import block_size, make_layout
+from simpipe.samplers.passes import DEAL, SCHEDULE, Group, Pass, Planner
+from simpipe.storage import open_folder
 
 _LOG = logging.getLogger(__name__)
-_SPLIT = "train"
+_READERS = 4  # blocks read at a time; object storage answers late, but many at once
+_CHUNK_BYTES = 1 << 20
 
 
 class ShardSampler:
     """Batches of exactly P classes with K distinct examples each, drawn from the `train` split.
 
-    At most `open_shards` shards are in memory. The batch of a step follows from (seed, step) alone.
+    A pass goes once over all blocks of all shards, in groups that are open together; the next group is read while one is
+    dealt. The batch of a step follows from (seed, step) alone, whatever was read before.
 
     Args:
-      folder: an examples data set.
-      config: P, K and `open_shards`.
+      folder: an examples data set, a local path or `gs://bucket/prefix`.
+      config: P, K, weighting, open blocks.
       seed: of the run.
+      held_out: names of train classes that are never drawn.
 
     Raises:
       ContractError: `dataset.json` or a shard is missing, or they contradict each other; names the file.
@@ -37,61 +46,82 @@ class ShardSampler:
       SourceError: train classes with fewer than K examples; names them with their counts.
     """
 
-    def __init__(self, folder: Path, config: SamplerConfig, *, seed: int) -> None:
-        self.info = DatasetInfo.load(folder)
-        verify_dataset(folder, self.info, checksums=False, sizes=False)  # content is checked where a shard is read
+    def __init__(self, folder: str | Path, config: SamplerConfig, *, seed: int, held_out: Collection[str] = ()) -> None:
+        self._folder = open_folder(folder)
         self.config, self.seed = config, seed
         self.error: BaseException | None = None
-        self._shards = self.info.shards(folder, _SPLIT)
-        self._folder = folder
-        self._check_classes()
+        self.info, self._shards = open_split(self._folder, missing_allowed=config.skip_corrupt > 0)
+        runs = [np.array(shard.class_blocks, np.int64).reshape(-1, 2) for shard in self._shards]
+        drawable = check_classes(self._folder, self.info, runs, config, held_out=held_out)
+        size = block_size(self.info.input, wanted=config.block_examples, examples_per_class=config.examples_per_class)
+        self._layout = make_layout(runs, size)
+        # One more place at the end, which index -1 reaches: segments without a label.
+        owner = np.where(drawable, np.arange(len(drawable)), -1)
+        if config.ignore_labels:
+            owner = np.where(drawable, 0, -1)
+        self._planner = Planner(self._layout, owner[self._layout.segment_class], config, seed=seed)
+        total = int(self._layout.segment_count.sum())
+        self._reader = BlockReader(self._folder, self.info, max_corrupt=int(config.skip_corrupt * total))
+        self._plan = lru_cache(maxsize=2)(self._planner.plan)
+        self._neighbors: list[tuple[int, np.ndarray | None]] = []
 
     @property
     def batch_size(self) -> int:
+        """Examples of a batch over all replicas: P * K."""
         return self.config.classes_per_batch * self.config.examples_per_class
 
-    def visits(self) -> Iterator[tuple[tuple[int, int], Visit]]:
-        """((pass, number), visit) without end, or one visit that never ends."""
-        lengths = [shard.num_examples for _, shard in self._shards]
-        number = 0
-        while True:
-            visits = plan_pass(lengths, open_shards=self.config.open_shards, batch=self.batch_size, seed=self.seed, number=number)
-            yield from (((number, place), visit) for place, visit in enumerate(visits))
-            number += 1
+    @property
+    def steps_per_pass(self) -> int:
+        """Batches of the first pass; later ones differ by a few, where groups leave other remainders."""
+        return self._plan(0).batches
 
-    def batches(self, start_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches from `start_step` on, without end: inputs [P * K, *shape], class indexes int64[P * K].
+    def set_neighbors(self, neighbors: np.ndarray | None, *, from_step: int) -> None:
+        """Brings near classes into one batch, as `config.hard_classes` says.
 
-        Visits that lie before `start_step` are skipped unread.
+        Args:
+          neighbors: int32[number of class names, m], the nearest classes of each, nearest first; -1 for none.
+          from_step: groups of blocks that begin at this step or later are dealt so.
         """
-        step = 0
-        for place, visit in self.visits():
-            if visit.steps is not None and step + visit.steps <= start_step:
-                step += visit.steps
-                continue
-            inputs, labels = read_shards([self._shards[shard] for shard in visit.shards], self.info)
-            for rows in self._rows(labels, visit, place):
-                if step >= start_step:
-                    yield inputs[rows], labels[rows]
-                step += 1
-            del inputs, labels  # before the next group is read
+        self._neighbors = [entry for entry in self._neighbors if entry[0] < from_step] + [(from_step, neighbors)]
 
-    def dataset(self, start_step: int = 0) -> tf.data.Dataset:
+    def batches(
+        self, start_step: int = 0, *, steps: int | None = None, replica: int = 0, replicas: int = 1
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches from `start_step` on: inputs [P * K / replicas, *shape], class indexes int64[P * K / replicas].
+
+        What lies before `start_step` is skipped unread. The batches of all replicas, put together in their order, are
+        those of one; each has P / replicas classes where P divides.
+
+        Args:
+          start_step: number of the first batch, from 0.
+          steps: how many; None for no end.
+          replica, replicas: which share of each batch.
+
+        Raises:
+          ValueError: P * K does not divide by `replicas`.
+        """
+        for inputs, labels in self._chunks(start_step, steps, replica, replicas, 1):
+            yield inputs[0], labels[0]
+
+    def dataset(self, start_step: int = 0, *, steps: int | None = None, replica: int = 0, replicas: int = 1) -> tf.data.Dataset:
         """`batches` as a prefetched data set. Where the sampler fails it ends, and `raising` tells why."""
+        spec, share = self.info.input, self.batch_size // replicas
+        each = share * int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
+        # Many batches a call: each call from TensorFlow into Python costs as much as a batch.
+        together = max(1, min(64, _CHUNK_BYTES // max(each, 1)))
 
         def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             try:
-                yield from self.batches(start_step)
+                yield from self._chunks(start_step, steps, replica, replicas, together)
             except Exception as error:
                 # TensorFlow would keep only its text, and print the traceback.
                 self.error = error
 
-        spec = self.info.input
         signature = (
-            tf.TensorSpec((self.batch_size, *spec.shape), tf.dtypes.as_dtype(spec.dtype)),
-            tf.TensorSpec((self.batch_size,), tf.int64),
+            tf.TensorSpec((None, share, *spec.shape), tf.dtypes.as_dtype(spec.dtype)),
+            tf.TensorSpec((None, share), tf.int64),
         )
-        return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(4)
+        return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(1).unbatch().prefetch(2)
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
@@ -108,62 +138,175 @@ class ShardSampler:
         if self.error is not None:
             raise self.error from None
 
-    def check_visits(self, steps: int) -> None:
-        """Checks from `dataset.json` alone that every group of shards up to step `steps` can fill its batches.
+    def check_groups(self, steps: int) -> None:
+        """Checks from `dataset.json` alone that the blocks which are open together make up batches.
 
-        Classes that no group holds K examples of are never drawn: they are logged as a warning.
+        Classes that are never drawn up to step `steps`, and what a pass leaves out, are logged as warnings.
 
         Raises:
-          ConfigError: a group holds fewer than P classes with K examples; names `train.sampler.open_shards`.
+          ConfigError: a whole pass makes up no batch; names `train.sampler.open_blocks`.
         """
-        p, k = self.config.classes_per_batch, self.config.examples_per_class
-        step, drawable = 0, np.zeros(len(self.info.class_names), bool)
-        for _, visit in self.visits():
-            counts = np.zeros(len(self.info.class_names), np.int64)
-            for shard in visit.shards:
-                np.add.at(counts, *np.array(self._shards[shard][1].class_blocks, np.int64).reshape(-1, 2).T)
-            if (counts >= k).sum() < p:
+        step, drawn = 0, np.zeros(len(self._planner.sizes), bool)
+        for number in itertools.count():
+            one = self._plan(number)
+            if not one.batches:
                 raise ConfigError(
-                    f"train.sampler.open_shards: {len(visit.shards)} shards open together hold {k} examples of only "
-                    f"{(counts >= k).sum()} classes; a batch needs {p} classes",
-                    f"raise train.sampler.open_shards (there are {len(self._shards)} shards), or lower "
-                    "train.sampler.examples_per_class",
+                    f"train.sampler.open_blocks: the {self.config.open_blocks // (1 if self._planner.whole else 2)} blocks that "
+                    f"are dealt together never hold {self.config.examples_per_class} examples of "
+                    f"{self.config.classes_per_batch} classes",
+                    f"raise train.sampler.open_blocks (there are {self._layout.num_blocks} blocks), or lower classes_per_batch "
+                    "or examples_per_class",
                 )
-            drawable |= counts >= k
-            if visit.steps is None or (step := step + visit.steps) >= steps:
+            for group in one.groups:
+                drawn[group.classes] = True
+            step += one.batches
+            if step >= steps:
                 break
-        unused = len(self.info.train_classes) - int(drawable.sum())
+        unused = int((~drawn[self._planner.classes]).sum())
         if unused:
-            _LOG.warning("%d train classes are never drawn: raise train.sampler.open_shards or the number of steps", unused)
+            _LOG.warning("%d train classes are never drawn: raise train.sampler.open_blocks or the number of steps", unused)
+        share = self._left_out()
+        if self.config.weighting == "proportional" and share > 0.05:
+            _LOG.warning("a pass leaves out %.1f %% of the examples: raise train.sampler.open_blocks", 100 * share)
 
-    def _rows(self, labels: np.ndarray, visit: Visit, place: tuple[int, int]) -> Iterator[np.ndarray]:
-        p, k = self.config.classes_per_batch, self.config.examples_per_class
-        plan = VisitPlan(labels, classes_per_batch=p, examples_per_class=k, seed=(self.seed, *place))
-        yield from itertools.islice(plan.batches(), visit.steps)
+    def summary(self) -> dict[str, Any]:
+        """What was read and left out, for the record of a run.
 
-    def _check_classes(self) -> None:
-        names, p, k = self.info.class_names, self.config.classes_per_batch, self.config.examples_per_class
-        counts = np.zeros(len(names), np.int64)
-        trained = np.isin(np.array(names, object), np.array(self.info.train_classes, object))
-        for path, shard in self._shards:
-            blocks = np.array(shard.class_blocks, np.int64).reshape(-1, 2)
-            known = (blocks[:, 0] >= 0) & (blocks[:, 0] < len(names))
-            if not (known.all() and trained[blocks[:, 0]].all()):
-                raise ContractError(f"{path}: {DATASET_JSON} lists a class there that is not trained on", CURE)
-            np.add.at(counts, blocks[:, 0], blocks[:, 1])
-        declared = np.array([self.info.class_counts.get(_SPLIT, {}).get(name, 0) for name in names], np.int64)
-        if (declared != counts).any():
-            name = names[int(np.argmax(declared != counts))]
-            raise ContractError(f"{self._folder / DATASET_JSON}: class_counts and class_blocks differ for class {name!r}", CURE)
-        if trained.sum() < p:
-            raise ConfigError(
-                f"train.sampler.classes_per_batch: {p} classes a batch, but the train split has {trained.sum()}",
-                "lower train.sampler.classes_per_batch, or name more classes in classes.train",
-            )
-        few = np.flatnonzero(trained & (counts < k))
-        if len(few):
-            listed = ", ".join(f"{names[index]} ({counts[index]})" for index in few[:10]) + (", …" if len(few) > 10 else "")
-            raise SourceError(
-                f"{len(few)} train classes have fewer than train.sampler.examples_per_class = {k} examples: {listed}",
-                "lower train.sampler.examples_per_class, add examples, or take these classes out of classes.train",
-            )
+        `left_out` is the share of examples that the first pass does not deal: with weighting `proportional` at most
+        K - 1 of each class a group, and what no batch of P distinct classes can take. The other weightings repeat small
+        classes and leave out parts of large ones by intention; there it is null.
+        """
+        return {
+            "examples": int(self._planner.sizes.sum()),
+            "classes": len(self._planner.classes),
+            "blocks": self._layout.num_blocks,
+            "steps_per_pass": self.steps_per_pass,
+            "left_out": self._left_out() if self.config.weighting == "proportional" else None,
+            "records_read": self._reader.read,
+            "corrupt_skipped": self._reader.corrupt,
+        }
+
+    def _left_out(self) -> float:
+        return self._plan(0).left_out(self.config.examples_per_class) / max(int(self._planner.sizes.sum()), 1)
+
+    # --- groups, one after the other ---------------------------------------------------------------------------------
+
+    def _chunks(
+        self, start_step: int, steps: int | None, replica: int, replicas: int, together: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """`together` batches at a time, stacked; fewer at the end of a group."""
+        if self.batch_size % replicas or not 0 <= replica < replicas:
+            raise ValueError(f"replica {replica} of {replicas}: {self.batch_size} examples a batch")
+        share = self.batch_size // replicas
+        mine = slice(replica * share, (replica + 1) * share)
+        end = None if steps is None else start_step + steps
+        with ThreadPoolExecutor(1, "simpipe-next-group") as ahead, ThreadPoolExecutor(_READERS, "simpipe-read") as readers:
+            for first, number, group, loaded in self._loaded(start_step, end, ahead, readers):
+                stop = group.batches if end is None else min(group.batches, end - first)
+                inputs, labels, rows = loaded.inputs, loaded.labels, self._rows(first, number, group, loaded)
+                for begin in range(max(start_step - first, 0), stop, together):
+                    some = rows[begin : min(begin + together, stop), mine]
+                    yield inputs[some], labels[some]
+                del inputs, labels, rows, loaded  # before the group after the next is read
+
+    def _loaded(
+        self, start_step: int, end: int | None, ahead: ThreadPoolExecutor, readers: ThreadPoolExecutor
+    ) -> Iterator[tuple[int, int, Group, _Loaded]]:
+        """(first step, pass, group, its examples) in order; the next group is being read meanwhile."""
+        waiting: tuple[int, int, Group, Future[_Loaded]] | None = None
+        kept: _Loaded | None = None
+        try:
+            for first, number, group in self._groups(start_step, end):
+                if self._planner.whole:  # one group, the same in each pass: read once
+                    kept = kept or self._load(group, readers)
+                    yield first, number, group, kept
+                    continue
+                future = ahead.submit(self._load, group, readers)
+                if waiting:
+                    yield *waiting[:3], waiting[3].result()
+                waiting = (first, number, group, future)
+                del future
+            if waiting:
+                yield *waiting[:3], waiting[3].result()
+        finally:
+            if waiting:
+                waiting[3].cancel()
+
+    def _groups(self, start_step: int, end: int | None) -> Iterator[tuple[int, int, Group]]:
+        """(first step, pass, group) of the groups with a batch in [start_step, end)."""
+        step = 0
+        for number in itertools.count():
+            one: Pass = self._plan(number)
+            if not one.batches:
+                self.check_groups(1)  # tells why
+            if step + one.batches <= start_step:
+                step += one.batches
+                continue
+            for group in one.groups:
+                if end is not None and step >= end:
+                    return
+                if group.batches and step + group.batches > start_step:
+                    yield step, number, group
+                step += group.batches
+
+    def _load(self, group: Group, readers: ThreadPoolExecutor) -> _Loaded:
+        layout = self._layout
+        counts = layout.block_count[group.blocks]
+        ends = np.cumsum(counts)
+        spec = self.info.input
+        inputs = np.empty((int(ends[-1]), *spec.shape), spec.dtype)
+        segments = layout.segments_of(group.blocks)
+        labels = np.repeat(layout.segment_class[segments], layout.segment_count[segments])
+        owners = np.repeat(self._planner.class_of[segments], layout.segment_count[segments])
+
+        def read(block: int, begin: int, end: int) -> np.ndarray:
+            shard = self._shards[int(layout.block_shard[block])]
+            first = int(layout.block_first[block])
+            return self._reader.labels_and_inputs(shard, first, labels[begin:end], inputs[begin:end])
+
+        good = np.concatenate(list(readers.map(read, group.blocks, ends - counts, ends)))
+        owners[~good] = -1
+        return _Loaded(inputs, labels, owners)
+
+    def _rows(self, first: int, number: int, group: Group, loaded: _Loaded) -> np.ndarray:
+        """int64[batches, P * K]: the rows of `loaded` that make up each batch."""
+        config, rng = self.config, self._planner.rng(number, group.number, SCHEDULE)
+        order = np.argsort(loaded.owners, kind="stable")
+        ranked = loaded.owners[order]
+        begins = np.searchsorted(ranked, group.classes, side="left")
+        sizes = np.searchsorted(ranked, group.classes, side="right") - begins
+        draws = group.draws
+        if (sizes == 0).any():  # classes all of whose records are damaged
+            try:
+                draws = spread(draws, sizes > 0, group.batches, rng=rng)
+            except ValueError:
+                raise ConfigError(
+                    f"train.sampler.skip_corrupt: {int((sizes == 0).sum())} classes of a group lost all their records, "
+                    f"and too few are left for {config.classes_per_batch} classes a batch",
+                    "restore the shards, or lower train.sampler.classes_per_batch",
+                ) from None
+        near = self._near(first, group)
+        hard = config.hard_classes
+        about = {} if near is None or hard is None else {"neighbors": near, "share": hard.share, "bundle": hard.bundle}
+        chosen = schedule(draws, group.batches, classes_per_batch=config.classes_per_batch, rng=rng, **about)
+        rng = self._planner.rng(number, group.number, DEAL)
+        rows = deal(chosen, sizes, examples_per_class=config.examples_per_class, rng=rng)
+        # `deal` numbers rows class after class; here they lie in the order of blocks.
+        starts = np.repeat(begins - (np.cumsum(sizes) - sizes), sizes)
+        return order[rows + starts[rows]]
+
+    def _near(self, first: int, group: Group) -> np.ndarray | None:
+        """The neighbors in force at step `first`, as places in `group.classes`: int64[c, m]."""
+        in_force = [neighbors for step, neighbors in self._neighbors if step <= first]
+        if not in_force or in_force[-1] is None:
+            return None
+        named = in_force[-1][group.classes]
+        place = np.searchsorted(group.classes, named).clip(0, len(group.classes) - 1)
+        return np.where((named >= 0) & (group.classes[place] == named), place, -1)
+
+
+class _Loaded:
+    """Examples of a group: inputs, class indexes, and the class that each counts as (-1: not drawn)."""
+
+    def __init__(self, inputs: np.ndarray, labels: np.ndarray, owners: np.ndarray) -> None:
+        self.inputs, self.labels, self.owners = inputs, labels, owners

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from simpipe import files
 from simpipe.errors import ContractError, SimpipeError
 
 _GCS = "gs://"
+_BLOCK = 8 << 20
 _MISSING_CURE = "check the path, or run the step that writes it again"
 _ACCESS_CURE = "run `gcloud auth application-default login`, or grant the account `storage.objects.get` and `.list` on the bucket"
 _NETWORK_CURE = "check the network and run again, or copy the data to a local folder"
@@ -93,6 +95,14 @@ def read_json(folder: Folder, name: str) -> Any:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         cure = "restore it or run the step that writes it again"
         raise ContractError(f"{folder.full(name)}: not valid JSON ({error})", cure) from None
+
+
+def sha256(folder: Folder, name: str, size: int) -> str:
+    """SHA-256 of a file of `size` bytes, in hex, read in blocks."""
+    hasher = hashlib.sha256()
+    for start in range(0, size, _BLOCK):
+        hasher.update(folder.read_range(name, start, min(start + _BLOCK, size)))
+    return hasher.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ This module knows names, counts and checks; it does not import TensorFlow (`data
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from simpipe import files
 from simpipe.errors import ConfigError, ContractError
-from simpipe.storage import Folder, open_folder, read_json
+from simpipe.storage import Folder, open_folder, read_json, sha256
 from simpipe.types import SPLITS
 
 DATASET_JSON = "dataset.json"
@@ -152,30 +153,50 @@ def shard_name(split: str, index: int, of: int, suffix: str) -> str:
     return f"{split}-{index:05d}-of-{of:05d}{suffix}"
 
 
-def verify_dataset(folder: Path, info: DatasetInfo, *, checksums: bool = True, sizes: bool = True) -> None:
+def verify_dataset(
+    folder: str | Path | Folder, info: DatasetInfo, *, checksums: bool = True, sizes: bool = True, splits: Collection[str] = ()
+) -> None:
     """Checks that the files are those that `dataset.json` describes: names and counts, and as asked sizes or checksums.
 
+    One listing of the folder; only `checksums` reads files. `verify_examples` reads every record.
+
+    Args:
+      splits: the splits to look at; all by default.
+
     Raises:
-      ContractError: a file is missing, altered or surplus, or counts do not add up; names the file.
+      ContractError: a shard or its sidecar is missing, altered or surplus, or counts do not add up; names the file.
     """
-    expected = set()
-    for split in info.splits:
-        parts = info.splits[split]
+    opened = open_folder(folder)
+    found, listed = opened.sizes(), set()
+    for name, parts in info.splits.items():
+        wanted = not splits or name in splits
         if sum(parts.shard_lengths) != parts.num_examples or len(parts.shards) != info.num_shards:
-            raise ContractError(f"{folder / DATASET_JSON}: counts of split {split!r} do not add up", CURE)
-        for path, shard in info.shards(folder, split):
-            expected.add(path.name)
-            if sum(count for _, count in shard.class_blocks) != shard.num_examples:
+            raise ContractError(f"{opened.full(DATASET_JSON)}: counts of split {name!r} do not add up", CURE)
+        for shard in parts.shards:
+            path = opened.full(shard.path)
+            if wanted and sum(count for _, count in shard.class_blocks) != shard.num_examples:
                 raise ContractError(f"{path}: class blocks hold another number of examples than the shard", CURE)
-            if checksums:
-                files.verify(path, files.FileEntry(shard.path, shard.size, shard.sha256))
-            elif not path.exists():
-                raise ContractError(f"{path}: listed in {DATASET_JSON} but missing", CURE)
-            elif sizes and path.stat().st_size != shard.size:
-                raise ContractError(f"{path}: {path.stat().st_size} bytes, {DATASET_JSON} says {shard.size}", CURE)
-    surplus = {path.name for path in folder.glob("*.tfrecord*") if not path.name.startswith(".")} - expected
-    if surplus:
-        raise ContractError(f"{folder / min(surplus)}: not listed in {DATASET_JSON}", "remove the file, or " + CURE)
+            for part in (shard, shard.offsets):
+                listed.add(part.path)
+                if wanted:
+                    _verify_file(opened, part, found.get(part.path), checksums=checksums, sizes=sizes)
+    if surplus := surplus_files(found, listed):
+        raise ContractError(f"{opened.full(surplus[0])}: not listed in {DATASET_JSON}", "remove the file, or " + CURE)
+
+
+def _verify_file(folder: Folder, part: ShardInfo | SidecarInfo, size: int | None, *, checksums: bool, sizes: bool) -> None:
+    path = folder.full(part.path)
+    if size is None:
+        raise ContractError(f"{path}: listed in {DATASET_JSON} but missing", CURE)
+    if (sizes or checksums) and size != part.size:
+        raise ContractError(f"{path}: {size} bytes, {DATASET_JSON} says {part.size}", CURE)
+    if checksums and (actual := sha256(folder, part.path, size)) != part.sha256:
+        raise ContractError(f"{path}: SHA-256 {actual[:12]}…, {DATASET_JSON} says {part.sha256[:12]}…", CURE)
+
+
+def surplus_files(found: Iterable[str], listed: Collection[str]) -> list[str]:
+    """Files of a data set's folder that look like shards or sidecars but are not `listed`, in order."""
+    return sorted(name for name in found if ".tfrecord" in name and not name.startswith(".") and name not in listed)
 
 
 def sort_classes(names: set[str]) -> list[str]:

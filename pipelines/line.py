@@ -69,7 +69,10 @@ class Line:
         info = self._need(DatasetInfo.load, folder, DATASET_JSON, "shard")
         # Only what the encoder sees: classes that are merely indexed may come and go without retraining.
         seen = [[shard.sha256 for shard in info.splits["train"].shards], info.train_classes, info.input.model_dump(mode="json")]
-        key = self._key("train", examples=seen, config=_dump(self.config.train), seed=self.config.seed)
+        config = _dump(self.config.train)
+        if config["start_from"] is not None:  # which encoder it is, not where it lies
+            config["start_from"] = EncoderInfo.load(files.local(config["start_from"])).fingerprint
+        key = self._key("train", examples=seen, config=config, seed=self.config.seed)
         return self.root / "encoders" / key[:12], key
 
     @cached_property

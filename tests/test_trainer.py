@@ -1,10 +1,8 @@
-"""Training on real digits: it learns, repeats to the bit, resumes after a kill, and says what is wrong."""
+"""Training on real digits: it learns, repeats to the bit, and says what is wrong. Kills: test_trainer_resume.py."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from sklearn.datasets import load_digits
 from simpipe.config import Config, parse_config
 from simpipe.errors import ConfigError, ContractError, SimpipeError
 from simpipe.losses import MultiSimilarityLoss, Pairs
-from simpipe.training import trainer
+from simpipe.training import recipes, trainer
 from simpipe.training.backup import Backup
 from simpipe.training.encoder import EncoderInfo, load_model
 from simpipe.training.trainer import train
@@ -68,7 +66,9 @@ def test_learns_unseen_classes(tmp_path: Path, examples: Path, digits: tuple[np.
     assert info.training["seed"] == 42
     assert info.training["replicas"] == 1
     assert set(info.training["versions"]) == {"tensorflow", "keras", "numpy"}
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["encoder.json", info.model_file])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["encoder.json", "losses.npy", "train.json", info.model_file]
+    )
     x, y = digits
     embeddings = model.encode(x)
     similar = embeddings @ embeddings.T
@@ -84,40 +84,6 @@ def test_repeats_to_the_bit(tmp_path: Path, examples: Path, undisturbed: Encoder
     assert again.history == undisturbed.history
     other = train(config_of(seed=1, epochs=1), examples=examples, folder=tmp_path / "other", key="k")
     assert other.fingerprint != undisturbed.fingerprint
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from simpipe.config import parse_config
-from simpipe.training import trainer
-save = trainer.Backup.save
-def save_and_die(self, model, *, epoch, losses):
-    save(self, model, epoch=epoch, losses=losses)
-    if epoch == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-trainer.Backup.save = save_and_die
-import json
-trainer.train(parse_config(json.loads(sys.argv[1])), examples=Path(sys.argv[2]), folder=Path(sys.argv[3]), key="k")
-"""
-
-
-def test_killed_and_resumed_equals_undisturbed(tmp_path: Path, examples: Path, undisturbed: EncoderInfo) -> None:
-    """Killed by SIGKILL after the second of three epochs, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, config_of().model_dump_json(), str(examples), str(tmp_path)],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == -9, done.stderr[-3000:]
-    assert (tmp_path / ".backup" / "state.npz").exists()
-    assert not (tmp_path / "encoder.json").exists()
-    info = train(config_of(), examples=examples, folder=tmp_path, key="k")
-    assert info.fingerprint == undisturbed.fingerprint
-    assert info.history == undisturbed.history
-    assert not (tmp_path / ".backup").exists()
 
 
 def test_stopped_before_the_encoder_was_written(
@@ -157,7 +123,7 @@ def test_loss_without_a_number(tmp_path: Path, examples: Path, monkeypatch: pyte
         def anchor_values(self, pairs: Pairs) -> Any:
             return super().anchor_values(pairs) * float("nan")
 
-    monkeypatch.setattr(trainer, "make_loss", lambda config: Broken())
+    monkeypatch.setattr(recipes, "make_loss", lambda *args, **kwargs: Broken())
     with pytest.raises(SimpipeError, match=r"(?s)loss is nan at step 1\n.*cure: lower train\.learning_rate"):
         train(config_of(), examples=examples, folder=tmp_path, key="k")
     assert not (tmp_path / "encoder.json").exists()

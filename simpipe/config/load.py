@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
+from simpipe.config.base import Model
 from simpipe.config.models import Config
 from simpipe.errors import ConfigError
 
@@ -85,14 +87,25 @@ def _override(raw: dict[str, Any], text: str) -> dict[str, Any]:
 
 def _path(location: tuple[int | str, ...]) -> str:
     # Pydantic adds the tag of a union member and validator names to the location: keep what the user wrote.
-    tags = {"digits", "npz", "folder", "parquet", "tfds", "tfrecord", "vectors", "triplet", "multi_similarity"}
-    tags |= {"hash", "kmeans", "exact", "nmslib", "scann"}
+    tags = _kinds()
     parts = [
         str(part)
         for part in location
-        if not (isinstance(part, str) and (part in tags or part.startswith(("literal[", "tuple["))))
+        if not (isinstance(part, str) and (part in tags or part.startswith(("literal[", "tuple[", "constrained-"))))
     ]
     return ".".join(parts) or "(top level)"
+
+
+@functools.cache
+def _kinds() -> frozenset[str]:
+    """Every `kind` that the configuration knows."""
+    found, waiting = set(), list(Model.__subclasses__())
+    while waiting:
+        part = waiting.pop()
+        waiting += part.__subclasses__()
+        if "kind" in part.model_fields:
+            found |= set(get_args(part.model_fields["kind"].annotation))
+    return frozenset(found)
 
 
 def _say(problem: Any) -> str:

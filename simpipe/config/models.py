@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-Distance = Literal["cosine", "euclidean", "inner_product"]
+from simpipe.config.base import Above0, Distance, Fraction, Model, Positive
+from simpipe.config.losses import Loss, MultiSimilarityConfig
+from simpipe.config.recipes import EarlyStopping, Recipe, SupervisedRecipe
+
 Matcher = Literal["match_nearest", "match_majority_vote"]
 ClassificationMetric = Literal["f1", "precision", "recall", "binary_accuracy"]
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 # --- sources -----------------------------------------------------------------------------------------------------
@@ -192,27 +189,6 @@ class SamplerConfig(Model):
     hard_classes: HardClasses | None = None
 
 
-class TripletConfig(Model):
-    kind: Literal["triplet"]
-    distance: Literal["cosine", "euclidean", "squared_euclidean"] = "cosine"
-    positive_mining: Literal["hard", "easy"] = "hard"
-    negative_mining: Literal["hard", "semi-hard", "easy"] = "semi-hard"
-    margin: float | None = None
-
-
-class MultiSimilarityConfig(Model):
-    kind: Literal["multi_similarity"]
-    distance: Literal["cosine"] = "cosine"
-    alpha: float = 2.0
-    beta: float = 40.0
-    epsilon: float = 0.1
-    lmda: float = 0.5
-    center: float = 1.0
-
-
-Loss = Annotated[TripletConfig | MultiSimilarityConfig, Field(discriminator="kind")]
-
-
 class EncoderConfig(Model):
     """The network before the `MetricEmbedding` layer. `conv4` for images, `mlp` for numeric columns."""
 
@@ -232,14 +208,50 @@ class AugmentConfig(Model):
 
 
 class TrainConfig(Model):
+    """How the encoder is trained; docs/training.md tells more.
+
+    `steps_per_epoch`: null makes an epoch one pass of the sampler over the data. The learning rate rises from 0 for
+    `warmup_steps`, then stays (`constant`) or falls to 0 by half a cosine. `weight_decay` (of `adamw` and `sgd`) leaves
+    biases, norms and proxies alone. `clip_norm` bounds the norm of the whole gradient of the global batch. `precision`:
+    what the network computes in; weights, embeddings and the saved encoder are float32. `ema`: the saved encoder has the
+    moving average of the weights, `ema` of the old and the rest of the new after each step. `start_from`: the folder of
+    an encoder of the same shape whose weights training begins with. `backup_every`: steps between backups (null: one
+    after each epoch). `tensorboard`: curves in the encoder's folder `logs`.
+    """
+
+    recipe: Recipe = SupervisedRecipe(kind="supervised")
     encoder: EncoderConfig = EncoderConfig()
+    start_from: str | None = None
     sampler: SamplerConfig = SamplerConfig()
     loss: Loss = MultiSimilarityConfig(kind="multi_similarity")
     augment: AugmentConfig = AugmentConfig()
     epochs: Positive = 10
-    steps_per_epoch: Positive = 100
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    steps_per_epoch: Positive | None = 100
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: Above0 = 1e-3
     schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    momentum: Annotated[float, Field(ge=0, lt=1, description="of sgd")] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Above0 | None = None
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    early_stopping: EarlyStopping | None = None
+    backup_every: Positive | None = None
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainConfig:
+        if self.optimizer == "adam" and self.weight_decay:
+            raise ValueError("`optimizer: adam` has no weight_decay: use `adamw`")
+        if self.recipe.kind == "supervised":
+            if self.sampler.ignore_labels:
+                raise ValueError("`sampler.ignore_labels` goes with a `recipe` without labels, such as simclr")
+        elif self.sampler.hard_classes:
+            raise ValueError(f"`recipe: {self.recipe.kind}` uses no labels: leave out sampler.hard_classes")
+        elif self.augment.turns:
+            raise ValueError(f"`recipe: {self.recipe.kind}` uses no labels: leave out augment.turns")
+        return self
 
 
 class EmbedConfig(Model):
@@ -307,7 +319,7 @@ class CalibrateConfig(Model):
     k: Positive = 1
     matcher: Matcher = "match_nearest"
     metric: ClassificationMetric = "f1"
-    targets: dict[ClassificationMetric, tuple[Fraction, ...]] = {"precision": (0.99,), "recall": (0.95,)}
+    targets: dict[ClassificationMetric, tuple[Fraction, ...]] = Field(default={"precision": (0.99,), "recall": (0.95,)})
 
 
 class OneShotConfig(Model):

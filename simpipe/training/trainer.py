@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +14,36 @@ import tensorflow as tf
 
 from simpipe import files
 from simpipe.architectures import build_encoder
-from simpipe.augmenters.affine import is_identity, random_affine
-from simpipe.augmenters.turns import turn_classes
 from simpipe.config import Config
-from simpipe.config.models import Loss, TrainConfig
+from simpipe.data.examples import DatasetInfo
 from simpipe.errors import ConfigError, SimpipeError
-from simpipe.losses import MultiSimilarityLoss, PairLoss, TripletLoss
 from simpipe.progress import progress
 from simpipe.samplers.shard_sampler import ShardSampler
-from simpipe.training.backup import Backup
-from simpipe.training.encoder import EncoderInfo, save_encoder
+from simpipe.training.average import WeightAverage
+from simpipe.training.backup import Backup, RunState
+from simpipe.training.batches import changed, labelled_change, views_change
+from simpipe.training.curves import Curves
+from simpipe.training.encoder import EncoderInfo, fingerprint_of, save_encoder
+from simpipe.training.hard_classes import near_classes
+from simpipe.training.held_out import HeldOut, choose_held_out, verdict
+from simpipe.training.optimizer import build_optimizer, computing_in, make_optimizer
+from simpipe.training.recipes import make_learner, sampler_of
+from simpipe.training.record import session, training_facts, write_record
+from simpipe.training.start import load_start
 
 _LOG = logging.getLogger(__name__)
 _BACKUP = ".backup"
 _CURE = "lower train.learning_rate; if it stays, look for extreme values in the input"
+_CURE_16 = "use `precision: mixed_bfloat16`, whose numbers reach as far as float32's; or " + _CURE
+_READ_EVERY = 16  # steps: reading a loss waits for the device
 
 
 def train(config: Config, *, examples: Path, folder: Path, key: str) -> EncoderInfo:
-    """Trains and saves an encoder.
+    """Trains and saves an encoder, with `train.json` and `losses.npy` beside it.
 
     The same configuration, examples and kind of machine give the same weights to the bit, also where the run was
-    killed and started again: it goes on from the last finished epoch, kept in `folder/.backup` until the end. Turns
-    on TensorFlow's op determinism for the process.
+    killed and started again: it goes on from the last backup, kept in `folder/.backup` until the end. Turns on
+    TensorFlow's op determinism for the process.
 
     Args:
       config: `train` and `seed` are used.
@@ -51,65 +58,258 @@ def train(config: Config, *, examples: Path, folder: Path, key: str) -> EncoderI
     """
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
-    settings, began = config.train, time.monotonic()
-    sampler = ShardSampler(examples, settings.sampler, seed=config.seed)
-    strategy = tf.distribute.MirroredStrategy(_devices())
-    replicas = strategy.num_replicas_in_sync
-    if sampler.batch_size % replicas:
-        raise ConfigError(
-            f"train.sampler: classes_per_batch * examples_per_class = {sampler.batch_size} does not divide by {replicas} devices",
-            "change either, or hide devices with CUDA_VISIBLE_DEVICES",
+    run = _Run(config, examples=examples, folder=folder, key=key)
+    run.begin()
+    run.go_on()
+    return run.finish()
+
+
+class _Run:
+    """One run: what it is made of, its loop, and its end."""
+
+    def __init__(self, config: Config, *, examples: Path, folder: Path, key: str) -> None:
+        self.config, self.examples, self.folder, self.key = config, examples, folder, key
+        settings = self.settings = config.train
+        stopping, sampling = settings.early_stopping, sampler_of(settings)
+        info = DatasetInfo.load(examples)
+        self.held_out: tuple[str, ...] = ()
+        if stopping:
+            self.held_out = choose_held_out(info, stopping, seed=config.seed, classes_per_batch=sampling.classes_per_batch)
+        self.sampler = ShardSampler(examples, sampling, seed=config.seed, held_out=self.held_out)
+        self.devices = _devices()
+        self.strategy = tf.distribute.MirroredStrategy(self.devices)
+        if self.sampler.batch_size % len(self.devices):
+            raise ConfigError(
+                f"train.sampler: classes_per_batch * examples_per_class = {self.sampler.batch_size} does not divide by "
+                f"{len(self.devices)} devices",
+                "change either, or hide devices with CUDA_VISIBLE_DEVICES",
+            )
+        self.epoch_steps = settings.steps_per_epoch or self.sampler.steps_per_pass
+        self.total = settings.epochs * self.epoch_steps
+        self.sampler.check_groups(self.total)
+        self.info = self.sampler.info
+
+        place = {name: index for index, name in enumerate(self.info.class_names)}
+        self.classes = [place[name] for name in self.info.train_classes if name not in self.held_out]
+        self.change = self._change()
+        turns = 4 if settings.augment.turns else 1
+        with self.strategy.scope(), computing_in(settings.precision):
+            learner = make_learner(config, self.info.input, num_classes=turns * len(self.classes))
+            optimizer = make_optimizer(settings, total_steps=self.total, replicas=len(self.devices))
+            self.model: Any = learner.model
+            # XLA measured slower here: 78 ms a step against 64 for conv4 with batches of 128 on two cores.
+            self.model.compile(optimizer, loss=learner.loss, jit_compile=False)
+            build_optimizer(self.model)
+        self.trained: Any = learner.encoder
+        # A float32 model outside the strategy: neither optimizer nor replicas go into the file.
+        self.encoder: Any = build_encoder(self.info.input, settings.encoder, seed=config.seed)
+        self.start = None
+        if settings.start_from is not None:
+            self.start = load_start(settings.start_from, self.encoder, spec=self.info.input, settings=settings.encoder)
+            self.trained.set_weights(self.encoder.get_weights())
+        self.average = WeightAverage(self.trained.weights, settings.ema) if settings.ema is not None else None
+        self.measuring = None
+        if stopping:
+            self.measuring = HeldOut(examples, self.info, self.held_out, at_most=stopping.at_most, seed=config.seed)
+        self.facts = training_facts(config, replicas=len(self.devices), start=self.start)
+        # A run may go on with another number of replicas: the batches are the same.
+        identity = {name: value for name, value in self.facts.items() if name != "replicas"}
+        self.backup = Backup(folder / _BACKUP, run=files.digest({"key": key, "epoch_steps": self.epoch_steps, **identity}))
+        self.state = RunState()
+        self.saved = 0  # steps in the backup
+        self.curves: Curves | None = None
+        self.began = time.monotonic()
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """From the backup, or from the first step."""
+        with self.strategy.scope():
+            self.state = self.backup.restore(self._variables())
+        state, self.saved = self.state, self.state.step
+        state.sessions.append(session(state.step, self.devices))
+        if self.settings.tensorboard:
+            self.curves = Curves(self.folder / "logs", step=state.step)
+        if not state.step and self.start is not None and self.settings.sampler.hard_classes:
+            self._find_near_classes()
+        for step, neighbors in state.neighbors:
+            self.sampler.set_neighbors(neighbors, from_step=step)
+        if state.step:
+            _LOG.info("going on after step %d of %d", state.step, self.total)
+
+    def go_on(self) -> None:
+        """Trains to the end, or until the held-out metric has stopped rising."""
+        self.model.make_train_function()
+        with progress("train", self.total, "steps") as update, self.sampler.raising():
+            while self.state.step < self.total and not self._stopped():
+                # Batches are made ahead: they end where the next ones depend on the weights.
+                first, last = self.state.step, self._next_refresh(self.state.step)
+                batches = changed(self.sampler.dataset(first, steps=last - first), self.change, start_step=first)
+                iterator = iter(self.strategy.experimental_distribute_dataset(batches))
+                pending: list[Any] = []
+                for step in range(first + 1, last + 1):
+                    if self.curves:
+                        self._draw_rate(step)
+                    self.model.reset_metrics()  # so that the logs are those of this step
+                    pending.append(self.model.train_function(iterator)["loss"])
+                    if self.average:
+                        self.average.update(step)
+                    epoch_ends, saves = step % self.epoch_steps == 0, self._saves_at(step)
+                    if epoch_ends or saves or len(pending) == _READ_EVERY:
+                        self._read(pending)
+                    if epoch_ends:
+                        self._end_epoch(step // self.epoch_steps)
+                    if saves:
+                        self._save()
+                    update(step)
+                    if epoch_ends and self._stopped():
+                        break
+        if self.state.step != self.saved:
+            self._save()
+
+    def _read(self, pending: list[Any]) -> None:
+        """Takes the losses of the steps since the last call."""
+        first = self.state.step + 1
+        values = [float(np.asarray(loss)) for loss in pending]
+        pending.clear()
+        for step, value in enumerate(values, first):
+            if not math.isfinite(value):
+                half = self.settings.precision == "mixed_float16"
+                raise SimpipeError(f"training: the loss is {value} at step {step}", _CURE_16 if half else _CURE)
+            if self.curves:
+                self.curves.add(step, {"train/loss": value})
+        self.state.losses += values
+
+    def _end_epoch(self, epoch: int) -> None:
+        step, stopping, hard = self.state.step, self.settings.early_stopping, self.settings.sampler.hard_classes
+        if stopping and self.measuring and (epoch % stopping.every == 0 or step == self.total):
+            found = self.measuring.measure(self._current_encoder())
+            self.state.measured.append({"epoch": epoch, "step": step, **found})
+            if self._best() == len(self.state.measured) - 1:
+                self.state.best = self.encoder.get_weights()
+            if self.curves:
+                self.curves.add(step, {f"held_out/{name}": value for name, value in found.items()})
+            _LOG.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
+        if hard and epoch % hard.every == 0 and step < self.total:
+            self._find_near_classes()
+
+    def _find_near_classes(self) -> None:
+        """Neighbors by the present weights, for groups that begin from here on."""
+        step, hard = self.state.step, self.settings.sampler.hard_classes
+        assert hard is not None
+        encoder = self._current_encoder()
+        near = near_classes(self.examples, self.info, self.classes, encode=encoder.encode, settings=hard, seed=self.config.seed)
+        self.sampler.set_neighbors(near, from_step=step)
+        # A group that is being dealt still has the neighbors of its beginning, no more than a pass ago.
+        needed = step - 2 * self.sampler.steps_per_pass
+        older = [entry for entry in self.state.neighbors if entry[0] < step]
+        last_before = max((at for at, _ in older if at <= needed), default=0)
+        self.state.neighbors = [entry for entry in older if entry[0] >= last_before] + [(step, near)]
+
+    def _save(self) -> None:
+        now = time.monotonic()
+        self.state.sessions[-1]["seconds"] += now - self.began
+        self.began = now
+        if self.curves:
+            self.curves.close(self.state.step)
+        self.backup.save(self._variables(), self.state)
+        self.saved = self.state.step
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def finish(self) -> EncoderInfo:
+        """Saves the encoder."""
+        state, settings = self.state, self.settings
+        encoder, best = self._current_encoder(), None
+        if settings.early_stopping:
+            best = self._best()
+            encoder.set_weights(state.best)
+        _check_weights(encoder)
+        self.sampler.check()
+        history = {"loss": [float(np.mean(epoch)) for epoch in np.array(state.losses).reshape(-1, self.epoch_steps)]}
+        metrics = {"loss": history["loss"][-1]}
+        if best is not None:
+            metrics |= {f"held_out_{name}": value for name, value in state.measured[best].items()}
+        supervised = settings.recipe.kind == "supervised"
+        write_record(
+            self.folder,
+            config=self.config,
+            key=self.key,
+            info=self.info,
+            facts=self.facts,
+            state=state,
+            history=history,
+            held_out=self.held_out,
+            best=best,
+            stopped=state.step < self.total,
+            sampler=self.sampler.summary(),
+            fingerprint=fingerprint_of(encoder),
         )
-    sampler.check_visits(settings.epochs * settings.steps_per_epoch)
-    with strategy.scope():
-        model: Any = build_encoder(sampler.info.input, settings.encoder, seed=config.seed)
-        adam: Any = keras.optimizers.Adam
-        optimizer = adam(_learning_rate(settings))
-        # XLA measured slower here: 78 ms a step against 64 for conv4 with batches of 128 on two cores.
-        model.compile(optimizer, loss=make_loss(settings.loss), jit_compile=False)
-        optimizer.build(model.trainable_variables)
-    facts = training_facts(config, replicas=replicas)
-    backup = Backup(folder / _BACKUP, run=files.digest({"key": key, **facts}))
-    with strategy.scope():
-        epoch, losses = backup.restore(model)
-    if epoch < settings.epochs:
-        _fit(model, sampler, config, backup=backup, epoch=epoch, losses=losses)
-    # A fresh model outside the strategy: neither optimizer nor replicas go into the file.
-    encoder = build_encoder(sampler.info.input, settings.encoder, seed=config.seed)
-    encoder.set_weights(model.get_weights())
-    _check_weights(encoder)
-    info = save_encoder(
-        encoder,
-        folder,
-        key=key,
-        input=sampler.info.input,
-        dim=settings.encoder.dim,
-        distance="cosine" if settings.loss.distance == "cosine" else "euclidean",
-        train_classes=sampler.info.train_classes,
-        training=facts,
-        history={"loss": losses},
-        metrics={"loss": losses[-1]},
-    )
-    backup.remove()
-    _LOG.info("trained %d epochs in %.1f s, loss %.4f", settings.epochs, time.monotonic() - began, losses[-1])
-    return info
+        info = save_encoder(
+            encoder,
+            self.folder,
+            key=self.key,
+            input=self.info.input,
+            dim=settings.encoder.dim,
+            distance="euclidean" if supervised and settings.loss.distance != "cosine" else "cosine",
+            train_classes=self.info.train_classes,
+            training=self.facts,
+            history=history,
+            metrics=metrics,
+        )
+        self.backup.remove()
+        seconds = sum(one["seconds"] for one in state.sessions)
+        _LOG.info("trained %d steps in %.1f s, loss %.4f", state.step, seconds, metrics["loss"])
+        return info
 
+    # --- parts -------------------------------------------------------------------------------------------------------
 
-def make_loss(config: Loss) -> PairLoss:
-    """The loss that a configuration names."""
-    if config.kind == "triplet":
-        return TripletLoss(config.distance, config.positive_mining, config.negative_mining, config.margin)
-    return MultiSimilarityLoss(config.distance, config.alpha, config.beta, config.epsilon, config.lmda, config.center)
+    def _change(self) -> Any:
+        if self.settings.recipe.kind != "supervised":
+            return views_change(self.config, self.info.input)
+        numbers = None
+        if self.settings.loss.kind in ("proxy_anchor", "arcface"):  # a proxy for each class that is drawn
+            numbers = np.full(len(self.info.class_names), -1, np.int64)
+            numbers[self.classes] = np.arange(len(self.classes))
+        return labelled_change(self.config, self.info.input, classes=numbers)
 
+    def _variables(self) -> list[Any]:
+        """All that a step changes."""
+        model = self.model
+        metrics = {id(variable) for variable in model.metrics_variables}  # begin anew in each step
+        own = {id(variable): variable for variable in (*model.variables, *model.loss_variables) if id(variable) not in metrics}
+        average = self.average.variables if self.average else []
+        return [*own.values(), *model.optimizer.variables, *average]
 
-def training_facts(config: Config, *, replicas: int) -> dict[str, Any]:
-    """What determines the weights besides the examples: configuration, seed, replicas, library versions."""
-    return {
-        **config.train.model_dump(mode="json"),
-        "seed": config.seed,
-        "replicas": replicas,
-        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__},
-    }
+    def _current_encoder(self) -> Any:
+        """The encoder as it would be saved now."""
+        self.encoder.set_weights(self.average.values() if self.average else self.trained.get_weights())
+        return self.encoder
+
+    def _best(self) -> int:
+        return self._verdict()[0]
+
+    def _stopped(self) -> bool:
+        return bool(self.state.measured) and self._verdict()[1]
+
+    def _verdict(self) -> tuple[int, bool]:
+        stopping = self.settings.early_stopping
+        assert stopping is not None
+        return verdict([found[stopping.metric] for found in self.state.measured], stopping.patience)
+
+    def _saves_at(self, step: int) -> bool:
+        return step == self.total or step % (self.settings.backup_every or self.epoch_steps) == 0
+
+    def _next_refresh(self, step: int) -> int:
+        hard = self.settings.sampler.hard_classes
+        if hard is None:
+            return self.total
+        every = hard.every * self.epoch_steps
+        return min((step // every + 1) * every, self.total)
+
+    def _draw_rate(self, step: int) -> None:
+        assert self.curves
+        self.curves.add(step, {"train/learning_rate": float(np.asarray(self.model.optimizer.learning_rate))})
 
 
 def _devices() -> list[str]:
@@ -118,80 +318,7 @@ def _devices() -> list[str]:
     return [device.name for device in tf.config.list_logical_devices(kind)]
 
 
-def _learning_rate(settings: TrainConfig) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    if settings.schedule == "constant":
-        return settings.learning_rate
-    return keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * settings.steps_per_epoch)
-
-
-def _fit(model: Any, sampler: ShardSampler, config: Config, *, backup: Backup, epoch: int, losses: list[float]) -> None:
-    """Trains from the finished `epoch` on; appends to `losses`."""
-    settings = config.train
-    total = settings.epochs * settings.steps_per_epoch
-    with progress("train", total, "steps") as update, sampler.raising():
-        model.fit(
-            _batches(sampler, config, start_step=epoch * settings.steps_per_epoch),
-            initial_epoch=epoch,
-            epochs=settings.epochs,
-            steps_per_epoch=settings.steps_per_epoch,
-            callbacks=[_Watch(settings.steps_per_epoch, update), _KeepState(backup, losses, sampler)],
-            shuffle=False,
-            verbose=0,
-        )
-
-
 def _check_weights(encoder: keras.Model) -> None:
     bad = [weight.path for weight in encoder.weights if not np.isfinite(np.asarray(weight)).all()]
     if bad:
         raise SimpipeError(f"training: weights {', '.join(bad[:5])} hold NaN or infinity", _CURE)
-
-
-def _batches(sampler: ShardSampler, config: Config, *, start_step: int) -> tf.data.Dataset:
-    batches, augment, seed = sampler.dataset(start_step), config.train.augment, config.seed
-    if is_identity(augment) and not augment.turns:
-        return batches
-    shape = sampler.info.input.shape
-    if not sampler.info.input.is_image:
-        raise ConfigError("train.augment: only images can be rotated, scaled, sheared or shifted", "leave train.augment out")
-    if augment.turns and shape[0] != shape[1]:
-        raise ConfigError(
-            f"train.augment.turns: images of {shape[0]} x {shape[1]} change shape when turned", "resize to a square"
-        )
-
-    # Stateless randomness of (seed, step): the same images whatever the order of the threads.
-    def change(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = turn_classes(*batch, seed=seed, step=step) if augment.turns else batch
-        return images if is_identity(augment) else random_affine(images, augment, seed=seed, step=step), labels
-
-    return batches.enumerate(start=start_step).map(change, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
-
-
-class _Watch(keras.callbacks.Callback):
-    """Progress, and an end to a run whose loss is no number."""
-
-    def __init__(self, steps_per_epoch: int, update: Callable[[int], None]) -> None:
-        super().__init__()
-        self._steps, self._update, self._epoch = steps_per_epoch, update, 0
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        done = self._epoch * self._steps + batch + 1
-        self._update(done)
-        if logs and not math.isfinite(logs["loss"]):
-            raise SimpipeError(f"training: the loss is {float(logs['loss'])} at step {done}", _CURE)
-
-
-class _KeepState(keras.callbacks.Callback):
-    """Backs the run up after each epoch."""
-
-    def __init__(self, backup: Backup, losses: list[float], sampler: ShardSampler) -> None:
-        super().__init__()
-        self._backup, self._losses, self._sampler = backup, losses, sampler
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._sampler.check()  # an epoch cut short is not a finished one
-        self._losses.append(float((logs or {})["loss"]))
-        model: Any = self.model
-        self._backup.save(model, epoch=epoch + 1, losses=self._losses)

@@ -42,6 +42,19 @@ def parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, parents=[common], help=text, description=text)
         if name == "publish":
             verb.add_argument("--release", help="a release id (default: the release of this configuration)")
+        if name == "shard":
+            verb.add_argument("--verify", action="store_true", help="write nothing: read back every record of the data set")
+            verb.add_argument("--folder", metavar="PATH", help="with --verify: another data set, local or gs://")
+    text = "show a data set of examples: splits, classes, sizes, pictures"
+    verb = verbs.add_parser("inspect", parents=[common], help=text, description=text)
+    verb.add_argument("--folder", metavar="PATH", help="a data set, local or gs://, instead of the configuration's")
+    verb.add_argument("--json", action="store_true", help="print JSON")
+    verb.add_argument(
+        "--grid", nargs="?", const="examples-grid.png", metavar="FILE.png", help="draw examples (default file: %(const)s)"
+    )
+    verb.add_argument("--classes", type=_positive, default=12, metavar="N", help="rows of the grid (default: %(default)s)")
+    verb.add_argument("--examples", type=_positive, default=10, metavar="M", help="columns of the grid (default: %(default)s)")
+    verb.add_argument("--seed", type=int, metavar="N", help="other classes and examples in the grid (default: the data set's)")
     text = "list releases: which is live, items, backend, encoder, metrics"
     verb = verbs.add_parser("releases", parents=[common], help=text, description=text)
     verb.add_argument("--json", action="store_true", help="print JSON")
@@ -68,6 +81,13 @@ def parser() -> argparse.ArgumentParser:
         if name == "match":
             verb.add_argument("--cutpoint", default="optimal", help="name of a cutpoint (default: %(default)s)")
     return top
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:

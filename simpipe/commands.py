@@ -10,9 +10,9 @@ from typing import Any
 
 from simpipe import files, releases
 from simpipe.config import Config, load_config
-from simpipe.errors import ConfigError
+from simpipe.errors import ConfigError, ContractError
 
-_WITHOUT_JOB = ("train", "publish", "releases", "rollback", "lookup", "match")
+_WITHOUT_JOB = ("train", "publish", "releases", "rollback", "lookup", "match", "inspect")
 
 
 def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
@@ -23,7 +23,13 @@ def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     """
     if options.verb in ("lookup", "match") and options.root is not None:
         return _query(options.root, options)
+    if options.verb in ("shard", "inspect") and options.folder is not None:
+        if options.verb == "shard" and not options.verify:
+            raise ConfigError("--folder: `shard` writes to the configuration's root", "add --verify, or set root")
+        return _examples(options.folder, options, beam_args)
     config = load_config(options.config, options.overrides)
+    if options.verb == "inspect" or (options.verb == "shard" and options.verify):
+        return _examples(_examples_of(config, options.verb), options, beam_args)
     if beam_args and options.verb in _WITHOUT_JOB:
         raise ConfigError(f"`{options.verb}` runs no Beam job: it takes nothing after `--`", "leave out what stands after --")
     if options.verb in ("lookup", "match"):
@@ -63,6 +69,59 @@ def _step(config: Config, options: argparse.Namespace, beam_args: Sequence[str])
         print_summary(line)
         return 0
     getattr(line, "embed" if verb == "import" else verb)()
+    return 0
+
+
+def _examples_of(config: Config, verb: str) -> str:
+    """The folder of the configuration's examples."""
+    from pipelines.line import Line
+    from simpipe.data.examples import DATASET_JSON
+
+    line = Line(config, say=_say)
+    if not line.has_encoder:
+        raise ConfigError(f"source.kind: ready-made vectors have no examples to {verb}", "give --folder PATH")
+    folder = line.examples[0]
+    if not (folder / DATASET_JSON).exists():
+        raise ContractError(
+            f"{folder}: no {DATASET_JSON}: `shard` has not run with this configuration", "run `simpipe shard` first"
+        )
+    return str(folder)
+
+
+def _examples(folder: str, options: argparse.Namespace, beam_args: Sequence[str]) -> int:
+    from simpipe import inspect_tables
+    from simpipe.data.examples import DatasetInfo
+    from simpipe.storage import open_folder
+
+    if beam_args:
+        raise ConfigError("no Beam job runs here: nothing is taken after `--`", "leave out what stands after --")
+    opened = open_folder(folder)
+    info = DatasetInfo.load(opened)
+    if options.verb == "shard":
+        from simpipe.data.verify import verify_examples
+        from simpipe.progress import progress
+
+        with progress("verify", sum(split.num_examples for split in info.splits.values()), "examples") as update:
+            report = verify_examples(opened, update=update)
+        inspect_tables.print_verification(report)
+        return 0 if report.ok else ContractError.exit_code
+    from simpipe.data.inspect import read_grid, summarize
+
+    summary = summarize(info, opened.where)
+    if options.grid is not None:
+        from simpipe.visualization.example_grid import draw_grid
+
+        seed = info.seed if options.seed is None else options.seed
+        grid = read_grid(opened, info, classes=options.classes, examples=options.examples, seed=seed)
+        shown = f"{len(grid.names):,}" + (f" of {grid.classes:,}" if grid.classes > len(grid.names) else "")
+        title = f"{info.name}: {shown} classes"
+        files.write_bytes(files.local(options.grid), draw_grid(grid.names, grid.inputs, title))
+    if options.json:
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        inspect_tables.print_inspection(summary)
+    if options.grid is not None:
+        _say(f"grid       {options.grid}")
     return 0
 
 

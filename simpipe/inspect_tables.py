@@ -84,7 +84,7 @@ def _print_about(console: Console, summary: dict[str, Any]) -> None:
     columns = ", ".join(f"{name} ({kind})" for name, kind in summary["metadata"].items())
     console.print(f"[bold]metadata[/bold]: {escape(columns or 'none')}")
     counts = ", ".join(f"{count:,} {name}" for name, count in summary["counts"].items())
-    console.print(f"[bold]rows of the source[/bold]: {counts}; seed {summary['seed']}")
+    console.print(f"[bold]rows of the source[/bold]: {counts}; seed {summary['seed']}", soft_wrap=True)
     console.print("[bold]provenance[/bold]")
     for name, value in _flat(summary["provenance"]):
         console.print(f"  {escape(name)}: {escape(value)}", soft_wrap=True)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _HIDDEN = {"rank", "id", "label", "distance"}
 
 
-def _console() -> Console:
+def console_of() -> Console:
+    """Standard output, as wide as the terminal, or wide enough for paths in a log."""
     console = Console(highlight=False)
     # In a log there is no width to fit: never cut a path or an id.
     return console if console.is_terminal else Console(highlight=False, width=160)
@@ -23,7 +24,7 @@ def _console() -> Console:
 
 def print_answers(results: list[dict[str, Any]], release: str, distance: str, cutpoint: str | None) -> None:
     """Neighbors of each query, and the match where a cutpoint was named."""
-    console = _console()
+    console = console_of()
     for record in results:
         title = f"query {record['query']}" + (f" (label {record['label']})" if record["label"] is not None else "")
         console.print(f"[bold]{escape(title)}[/bold] in release {release}", soft_wrap=True)
@@ -56,7 +57,7 @@ def print_answers(results: list[dict[str, Any]], release: str, distance: str, cu
 
 def print_summary(line: Line) -> None:
     """What `simpipe run` ends with: metrics, cutpoints, and where things are."""
-    console = _console()
+    console = console_of()
     folder, manifest = line.release()
     console.print(f"[bold]{line.config.name}: metrics on held-out queries[/bold]")
     table = Table()
@@ -82,7 +83,7 @@ def print_summary(line: Line) -> None:
 def print_columns(title: str, rows: Iterable[Mapping[str, Any]], *, digits: int = 4) -> None:
     """A table of records with the same keys."""
     listed = list(rows)
-    console = _console()
+    console = console_of()
     table = Table(title=title, title_justify="left")
     for column in listed[0] if listed else ():
         table.add_column(column, justify="left" if isinstance(listed[0][column], str) else "right")
@@ -93,7 +94,7 @@ def print_columns(title: str, rows: Iterable[Mapping[str, Any]], *, digits: int 
 
 def print_releases(rows: list[dict[str, Any]], root: str) -> None:
     """One line a release."""
-    console = _console()
+    console = console_of()
     if not rows:
         console.print(f"no releases under {root}")
         return

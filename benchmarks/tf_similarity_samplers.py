@@ -1,6 +1,6 @@
 """Examples a second of the samplers, and of a plain `tf.data` line over the same shards that parses record by record.
 
-    python benchmarks/samplers.py --shards 10 --examples 1000
+    python benchmarks/tf_similarity_samplers.py --shards 10 --examples 1000
 
 Shards hold contiguous blocks of 100 examples of a class, an example 64 floats; a batch is 10 classes with 8 examples each.
 Prints one JSON line a sampler: examples a second, and CPU seconds for 100,000 examples.

@@ -1,15 +1,17 @@
-"""The shard sampler: its plan against plain statements of what a batch is, and damaged shards."""
+"""The shard sampler on files: exact batches, whole passes, resume, replicas, object storage, and damaged shards."""
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import tensorflow as tf
+from fake_gcs import serving
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from make_examples import make_examples
 
@@ -17,140 +19,146 @@ from simpipe.config.models import SamplerConfig
 from simpipe.data.examples import DatasetInfo
 from simpipe.errors import ConfigError, ContractError, SourceError
 from simpipe.samplers import shard_sampler
-from simpipe.samplers.plan import VisitPlan, plan_pass
+from simpipe.samplers.class_reader import read_classes
 from simpipe.samplers.shard_sampler import ShardSampler
 
 
-@st.composite
-def groups(draw: st.DrawFn) -> tuple[np.ndarray, int, int, int]:
-    """(labels in random order, P, K, seed) with at least P classes of K examples, and some smaller ones."""
-    k = draw(st.integers(2, 5))
-    counts = draw(st.lists(st.integers(1, 17), min_size=1, max_size=9).filter(lambda c: max(c) >= k))
-    p = draw(st.integers(1, sum(count >= k for count in counts)))
-    seed = draw(st.integers(0, 2**31))
-    labels = np.repeat(np.arange(len(counts)) * 7, counts)
-    return np.random.default_rng(seed).permutation(labels), p, k, seed
-
-
-def batches_of(labels: np.ndarray, p: int, k: int, *seed: int, steps: int = 150) -> np.ndarray:
-    plan = VisitPlan(labels, classes_per_batch=p, examples_per_class=k, seed=seed)
-    return np.stack(list(itertools.islice(plan.batches(), steps)))
-
-
-@settings(max_examples=60, deadline=None)
-@given(groups())
-def test_plan_batches_are_exact(group: tuple[np.ndarray, int, int, int]) -> None:
-    labels, p, k, seed = group
-    for rows in batches_of(labels, p, k, seed):
-        assert len(set(rows.tolist())) == p * k
-        assert sorted(Counter(labels[rows].tolist()).values()) == [k] * p
-        assert (labels[rows].reshape(p, k) == labels[rows].reshape(p, k)[:, :1]).all()
-
-
-@settings(max_examples=60, deadline=None)
-@given(groups())
-def test_plan_repeats_no_example_before_all_were_seen(group: tuple[np.ndarray, int, int, int]) -> None:
-    labels, p, k, seed = group
-    dealt = batches_of(labels, p, k, seed).ravel()
-    for name, count in zip(*np.unique(labels, return_counts=True), strict=True):
-        stream = dealt[labels[dealt] == name]
-        assert len(stream) == 0 or count >= k
-        rounds = len(stream) // count
-        assert all(len(set(part.tolist())) == count for part in np.split(stream[: rounds * count], rounds or 1) if rounds)
-
-
-@settings(max_examples=30, deadline=None)
-@given(groups())
-def test_plan_follows_from_its_seed(group: tuple[np.ndarray, int, int, int]) -> None:
-    labels, p, k, seed = group
-    assert (batches_of(labels, p, k, seed) == batches_of(labels, p, k, seed)).all()
-
-
-def test_plan_shuffles_anew_and_other_seeds_differ() -> None:
-    labels = np.repeat(np.arange(4), 12)
-    rows = batches_of(labels, 4, 4, 1, steps=30)  # every class deals 12 examples in three batches
-    rounds = [tuple(np.concatenate([r[labels[r] == 0] for r in rows[i : i + 3]])) for i in range(0, 30, 3)]
-    assert len(set(rounds)) == 10
-    assert {tuple(sorted(r)) for r in rounds} == {tuple(range(12))}
-    assert (batches_of(labels, 4, 4, 2, steps=30) != rows).any()
-
-
-def test_plan_draws_classes_uniformly() -> None:
-    labels = np.repeat(np.arange(10), [4, 40, 4, 4, 4, 4, 4, 4, 4, 4])
-    drawn = Counter(labels[batches_of(labels, 2, 4, 5, steps=2000)].ravel().tolist())
-    expected = 2000 * 2 * 4 / 10
-    assert all(abs(count - expected) < 0.15 * expected for count in drawn.values())
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=20), st.integers(1, 8), st.integers(0, 5))
-def test_pass_covers_every_shard_once(lengths: list[int], open_shards: int, number: int) -> None:
-    visits = plan_pass(lengths, open_shards=open_shards, batch=8, seed=3, number=number)
-    assert visits == plan_pass(lengths, open_shards=open_shards, batch=8, seed=3, number=number)
-    shards = [shard for visit in visits for shard in visit.shards]
-    assert sorted(shards) == [shard for shard, length in enumerate(lengths) if length]
-    assert all(len(visit.shards) <= open_shards for visit in visits)
-    if len(visits) > 1:
-        for visit in visits:
-            assert visit.steps == max(1, round(sum(lengths[shard] for shard in visit.shards) / 8))
-    else:
-        assert visits[0].steps is None
-
-
-def test_passes_group_shards_anew() -> None:
-    passes = {tuple(v.shards for v in plan_pass([10] * 11, open_shards=3, batch=8, seed=3, number=n)) for n in range(5)}
-    assert len(passes) == 5
-
-
-# --- on files ----------------------------------------------------------------------------------------------------
-
-
-def dataset(
-    folder: Path, *, classes: int = 6, each: int = 22, num_shards: int = 11, compression: str = "gzip"
-) -> tuple[np.ndarray, np.ndarray]:
+def pixels(count: int) -> np.ndarray:
     """Images whose pixels name their row, so that a batch tells which examples it holds."""
+    x = np.zeros((count, 4, 4, 1), np.uint8)
+    x[:, 0, 0, 0], x[:, 0, 1, 0] = np.arange(count) % 256, np.arange(count) // 256
+    return x
+
+
+def dataset(folder: Path, *, classes: int = 12, each: int = 22, num_shards: int = 11, compression: str = "gzip") -> np.ndarray:
+    """Classes in two runs, as the writer lays them; shards are unequal."""
     y = np.repeat(np.arange(classes), each)
-    x = np.zeros((len(y), 4, 4, 1), np.uint8)
-    x[:, 0, 0, 0], x[:, 0, 1, 0] = np.arange(len(y)) % 256, np.arange(len(y)) // 256
-    make_examples(folder, x, y, num_shards=num_shards, compression=compression)
-    return x, y
+    shard_of = (2 * y + np.arange(len(y)) % each * 2 // each) * 5 % num_shards
+    make_examples(folder, pixels(len(y)), y, num_shards=num_shards, compression=compression, shard_of=shard_of)
+    return y
 
 
 def row_of(inputs: np.ndarray) -> np.ndarray:
-    pixels = inputs.astype(np.int64)
-    return pixels[:, 0, 0, 0] + 256 * pixels[:, 0, 1, 0]
+    values = inputs.astype(np.int64)
+    return values[:, 0, 0, 0] + 256 * values[:, 0, 1, 0]
 
 
-CONFIG = SamplerConfig(classes_per_batch=3, examples_per_class=4, open_shards=3)
+def rows_of(sampler: ShardSampler, steps: int, start: int = 0) -> np.ndarray:
+    """int64[steps, P * K]: the examples of each batch."""
+    return np.stack([row_of(inputs) for inputs, _ in sampler.batches(start, steps=steps)])
 
 
-def test_many_shards_few_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, y = dataset(tmp_path)
-    opened: list[int] = []
-    read = shard_sampler.read_shards
-    monkeypatch.setattr(shard_sampler, "read_shards", lambda shards, info: opened.append(len(shards)) or read(shards, info))
-    sampler = ShardSampler(tmp_path, CONFIG, seed=5)
-    sampler.check_visits(60)
-    batches = list(itertools.islice(sampler.batches(), 60))
-    assert max(opened) <= 3
-    assert len(opened) >= 4
-    seen = set()
-    for inputs, labels in batches:
+CONFIG = SamplerConfig(classes_per_batch=3, examples_per_class=4, open_blocks=12, block_examples=12)
+WHOLE = CONFIG.model_copy(update={"open_blocks": 10_000})
+
+
+@st.composite
+def data_sets(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int, dict[str, Any]]:
+    """Labels, the shard of each example, number of shards, and settings: classes and shards of any size."""
+    sizes = draw(st.lists(st.integers(1, 24), min_size=1, max_size=8))
+    num_shards = draw(st.integers(1, 12))
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    spread = draw(st.sampled_from(["rows", "classes"]))
+    rng = np.random.default_rng(draw(st.integers(0, 999)))
+    shard_of = rng.integers(0, num_shards, len(labels)) if spread == "rows" else rng.integers(0, num_shards, len(sizes))[labels]
+    config = {
+        "classes_per_batch": draw(st.integers(1, 5)),
+        "examples_per_class": draw(st.integers(1, 6)),
+        "weighting": draw(st.sampled_from(["uniform", "sqrt", "proportional"])),
+        "small_classes": draw(st.sampled_from(["skip", "repeat"])),
+        "open_blocks": draw(st.sampled_from([2, 4, 8, 1000])),
+        "block_examples": draw(st.sampled_from([1, 6, 30])),
+    }
+    return labels, shard_of, num_shards, config
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
+)
+@given(data_sets(), st.sampled_from(["", "gzip"]))
+def test_any_data_set(
+    tmp_path_factory: pytest.TempPathFactory, case: tuple[np.ndarray, np.ndarray, int, dict[str, Any]], compression: str
+) -> None:
+    labels, shard_of, num_shards, raw = case
+    folder = tmp_path_factory.mktemp("any")
+    make_examples(folder, pixels(len(labels)), labels, num_shards=num_shards, shard_of=shard_of, compression=compression)
+    config = SamplerConfig.model_validate(raw)
+    try:
+        sampler = ShardSampler(folder, config, seed=7)
+        sampler.check_groups(1)
+    except ConfigError:  # fewer classes than P, or no group that holds P of them
+        assume(False)
+        raise
+    p, k = config.classes_per_batch, config.examples_per_class
+    steps = sampler.steps_per_pass
+    sizes = np.bincount(labels)
+    seen: Counter[int] = Counter()
+    found = list(sampler.batches(steps=steps + 3))
+    for step, (inputs, classes) in enumerate(found):
         rows = row_of(inputs)
-        seen |= set(rows.tolist())
-        assert inputs.dtype == np.uint8
-        assert labels.dtype == np.int64
-        assert (y[rows] == labels).all()
-        assert len(set(rows.tolist())) == 12
-        assert sorted(Counter(labels.tolist()).values()) == [4, 4, 4]
-    assert len(seen) > 0.95 * len(y)
+        assert (labels[rows] == classes).all()
+        assert sorted(Counter(classes.tolist()).values()) == [k] * p
+        times = Counter(rows.tolist())
+        assert all(many == 1 or sizes[labels[row]] < k for row, many in times.items())
+        if step < steps:
+            seen += times
+    assert len(found) == steps + 3
+    if config.weighting == "proportional":
+        left_out = sampler._plan(0).left_out(k)
+        assert len(seen) == int(sampler._planner.sizes.sum()) - left_out
+        assert all(many == 1 or sizes[labels[row]] < k for row, many in seen.items())
+    again = [row_of(inputs) for inputs, _ in ShardSampler(folder, config, seed=7).batches(1, steps=steps)]
+    assert all((row_of(one[0]) == other).all() for one, other in zip(found[1:], again, strict=False))
 
 
-@pytest.mark.parametrize("open_shards", [3, 64])
-def test_resumes_at_a_step(tmp_path: Path, open_shards: int) -> None:
+def test_every_example_once_a_pass_and_passes_differ(tmp_path: Path) -> None:
+    """24 classes of 16 examples over 11 unequal shards, few blocks open: nothing is left out, nothing comes twice."""
+    labels = np.repeat(np.arange(24), 16)
+    shard_of = np.repeat(np.random.default_rng(0).integers(0, 11, 24), 16)
+    make_examples(tmp_path, pixels(len(labels)), labels, num_shards=11, shard_of=shard_of)
+    config = SamplerConfig(classes_per_batch=1, examples_per_class=4, weighting="proportional", open_blocks=4, block_examples=32)
+    sampler = ShardSampler(tmp_path, config, seed=1)
+    assert sampler.summary()["left_out"] == 0
+    assert sampler.steps_per_pass == 96
+    passes = rows_of(sampler, 3 * 96).reshape(3, -1)
+    for one in passes:
+        assert sorted(one.tolist()) == list(range(len(labels)))
+    assert len({tuple(one) for one in passes}) == 3
+    # Within a class too: not the same four together each time.
+    fours = [{frozenset(four.tolist()) for four in one.reshape(-1, 4)} for one in passes]
+    assert len(fours[0] & fours[1]) < 10
+    other = rows_of(ShardSampler(tmp_path, config, seed=2), 96)
+    assert (other.ravel() != passes[0]).any()
+
+
+def test_memory_is_bounded_by_open_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never more than `open_blocks` blocks between being read and being dropped."""
     dataset(tmp_path)
-    config = CONFIG.model_copy(update={"open_shards": open_shards})
-    whole = list(itertools.islice(ShardSampler(tmp_path, config, seed=5).batches(), 30))
+    alive: list[int] = []
+    most: list[int] = []
+
+    class Counted(shard_sampler._Loaded):
+        def __init__(self, inputs: np.ndarray, labels: np.ndarray, owners: np.ndarray) -> None:
+            super().__init__(inputs, labels, owners)
+            alive.append(len(inputs))
+            most.append(sum(alive))
+
+        def __del__(self) -> None:
+            alive.remove(len(self.inputs))
+
+    monkeypatch.setattr(shard_sampler, "_Loaded", Counted)
+    sampler = ShardSampler(tmp_path, CONFIG, seed=5)
+    rows = rows_of(sampler, 60)
+    assert max(most) <= 12 * 12
+    assert len(np.unique(rows)) > 0.95 * 264
+
+
+@pytest.mark.parametrize("config", [CONFIG, WHOLE])
+@pytest.mark.parametrize("weighting", ["uniform", "proportional"])
+def test_resumes_at_a_step(tmp_path: Path, config: SamplerConfig, weighting: str) -> None:
+    dataset(tmp_path)
+    config = config.model_copy(update={"weighting": weighting})
+    whole = list(ShardSampler(tmp_path, config, seed=5).batches(steps=40))
     for start in (1, 7, 22):
         rest = ShardSampler(tmp_path, config, seed=5).batches(start)
         for (a, b), (c, d) in zip(whole[start:], rest, strict=False):
@@ -166,15 +174,176 @@ def test_dataset_equals_batches(tmp_path: Path) -> None:
     for (a, b), (c, d) in zip(sampler.dataset(2).take(20).as_numpy_iterator(), sampler.batches(2), strict=False):
         assert (a == c).all()
         assert (b == d).all()
+    assert len(list(sampler.dataset(3, steps=7))) == 7
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_share_the_stream_of_one(tmp_path: Path, replicas: int) -> None:
+    dataset(tmp_path)
+    config = CONFIG.model_copy(update={"classes_per_batch": 4})
+    sampler = ShardSampler(tmp_path, config, seed=5)
+    one = list(sampler.batches(steps=30))
+    parts = [
+        list(ShardSampler(tmp_path, config, seed=5).dataset(steps=30, replica=replica, replicas=replicas).as_numpy_iterator())
+        for replica in range(replicas)
+    ]
+    for step, (inputs, labels) in enumerate(one):
+        shares = [parts[replica][step] for replica in range(replicas)]
+        assert (np.concatenate([share[0] for share in shares]) == inputs).all()
+        assert (np.concatenate([share[1] for share in shares]) == labels).all()
+        rows = [set(row_of(share[0]).tolist()) for share in shares]
+        assert sum(map(len, rows)) == len(set.union(*rows)) == 16
+        assert all(sorted(Counter(share[1].tolist()).values()) == [4] * (4 // replicas) for share in shares)
+    with pytest.raises(ValueError, match="replica 0 of 3"):
+        next(sampler.batches(replicas=3))
+
+
+def test_unlabelled_examples_as_one_class(tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(3), 20)
+    make_examples(tmp_path, pixels(60), labels, num_shards=3, unlabelled=np.arange(60) % 2 == 0)
+    config = SamplerConfig(
+        classes_per_batch=1, examples_per_class=12, ignore_labels=True, weighting="proportional", open_blocks=64
+    )
+    sampler = ShardSampler(tmp_path, config, seed=0)
+    batches = list(sampler.batches(steps=5))
+    assert sorted(np.concatenate([row_of(inputs) for inputs, _ in batches]).tolist()) == list(range(60))
+    for inputs, classes in batches:
+        rows = row_of(inputs)
+        assert (classes == np.where(rows % 2 == 0, -1, labels[rows])).all()
+    labelled = ShardSampler(tmp_path, config.model_copy(update={"ignore_labels": False, "examples_per_class": 5}), seed=0)
+    assert all((classes >= 0).all() for _, classes in labelled.batches(steps=10))
+    with pytest.raises(ConfigError, match="set classes_per_batch: 1"):
+        ShardSampler(tmp_path, config.model_copy(update={"classes_per_batch": 2}), seed=0)
+
+
+def test_held_out_classes_are_never_drawn(tmp_path: Path) -> None:
+    dataset(tmp_path)
+    sampler = ShardSampler(tmp_path, CONFIG, seed=0, held_out=["1", "4"])
+    assert {int(name) for _, labels in sampler.batches(steps=60) for name in labels} == set(range(12)) - {1, 4}
+    with pytest.raises(ConfigError, match="held-out class 'x' is not a train class"):
+        ShardSampler(tmp_path, CONFIG, seed=0, held_out=["x"])
+
+
+def test_near_classes_from_a_step_on(tmp_path: Path) -> None:
+    """Pairs of classes that are neighbors meet in nearly every batch after the step, and resume gives the same."""
+    dataset(tmp_path, classes=24, each=8)
+    hard = {"share": 1.0, "bundle": 2}
+    config = SamplerConfig.model_validate({"classes_per_batch": 4, "examples_per_class": 2, "hard_classes": hard})
+    near = (np.arange(24) ^ 1)[:, None].astype(np.int32)
+
+    def together(batches: list[tuple[np.ndarray, np.ndarray]]) -> float:
+        names = [set(labels.tolist()) for _, labels in batches]
+        return sum(len(batch & {name ^ 1 for name in batch}) for batch in names) / (4 * len(names))
+
+    sampler = ShardSampler(tmp_path, config, seed=0)
+    steps = sampler.steps_per_pass
+    sampler.set_neighbors(near, from_step=steps)
+    batches = list(sampler.batches(steps=3 * steps))
+    assert together(batches[:steps]) < 0.35
+    assert together(batches[steps:]) > 0.7
+    again = ShardSampler(tmp_path, config, seed=0)
+    again.set_neighbors(near, from_step=steps)
+    for (a, _), (b, _) in zip(batches[steps + 5 :], again.batches(steps + 5), strict=False):
+        assert (a == b).all()
+
+
+def test_from_object_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset(tmp_path / "bucket" / "examples")
+    with serving(tmp_path) as gcs:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+        gcs.fail_every = 7
+        remote = ShardSampler("gs://bucket/examples", CONFIG, seed=5)
+        local = ShardSampler(tmp_path / "bucket" / "examples", CONFIG, seed=5)
+        for (a, b), (c, d) in zip(remote.batches(steps=20), local.batches(steps=20), strict=True):
+            assert (a == c).all()
+            assert (b == d).all()
+        (tmp_path / "bucket" / "examples" / "train-00003-of-00011.tfrecord.gz").unlink()
+        with pytest.raises(ContractError, match=r"gs://bucket/examples/train-00003-of-00011\.tfrecord\.gz: .*missing"):
+            ShardSampler("gs://bucket/examples", CONFIG, seed=5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(1, 9), st.integers(1, 12), st.integers(0, 9))
+def test_read_classes(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], num_shards: int, at_most: int, seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("classes")
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    info = make_examples(folder, pixels(len(labels)), labels, num_shards=num_shards)
+    wanted = list(range(0, len(sizes), 2))
+    inputs, found = read_classes(folder, info, wanted, at_most=at_most, seed=seed)
+    rows = row_of(inputs)
+    assert (labels[rows] == found).all()
+    assert len(set(rows.tolist())) == len(rows)
+    assert Counter(found.tolist()) == {name: min(at_most, sizes[name]) for name in wanted}
+
+
+def test_vectors(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    y = np.repeat(np.arange(4), 10)
+    make_examples(tmp_path, x, y)
+    inputs, labels = next(ShardSampler(tmp_path, CONFIG, seed=1).batches())
+    assert all((x[y == label] == row).all(axis=1).any() for row, label in zip(inputs, labels, strict=True))
+
+
+# --- what cannot be sampled ----------------------------------------------------------------------------------------
+
+
+def test_too_few_classes_or_examples(tmp_path: Path) -> None:
+    dataset(tmp_path, num_shards=2, classes=3, each=5)
+    with pytest.raises(ConfigError, match=r"train\.sampler\.classes_per_batch: 4 classes a batch.* has 3"):
+        ShardSampler(tmp_path, SamplerConfig(classes_per_batch=4, examples_per_class=2), seed=0)
+    with pytest.raises(SourceError, match=r"(?s)0 \(5\), 1 \(5\), 2 \(5\).*set train\.sampler\.small_classes"):
+        ShardSampler(tmp_path, SamplerConfig(classes_per_batch=3, examples_per_class=6), seed=0)
+
+
+def test_small_classes_repeat_or_are_skipped(tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(5), [3, 12, 12, 12, 12])
+    make_examples(tmp_path, pixels(len(labels)), labels)
+    config = SamplerConfig(classes_per_batch=3, examples_per_class=4, small_classes="repeat")
+    small = [inputs[classes == 0] for inputs, classes in ShardSampler(tmp_path, config, seed=0).batches(steps=40)]
+    for four in (part for part in small if len(part)):
+        assert sorted(Counter(row_of(four).tolist()).values()) == [1, 1, 2]
+    assert sum(map(len, small)) > 20
+    config = config.model_copy(update={"small_classes": "skip"})
+    assert all((classes > 0).all() for _, classes in ShardSampler(tmp_path, config, seed=0).batches(steps=40))
+
+
+def test_groups_too_small_are_told_before_training(tmp_path: Path) -> None:
+    dataset(tmp_path, num_shards=11, classes=6)
+    config = CONFIG.model_copy(update={"open_blocks": 4})
+    sampler = ShardSampler(tmp_path, config, seed=5)
+    with pytest.raises(ConfigError, match=r"(?s)train\.sampler\.open_blocks: the 2 blocks .*there are 12 blocks"):
+        sampler.check_groups(100)
+    with pytest.raises(ConfigError, match=r"train\.sampler\.open_blocks"):
+        next(sampler.batches())
+
+
+def test_classes_never_drawn_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Class 4 lies thinly over twelve shards: three blocks never hold four examples of it."""
+    y = np.repeat(np.arange(5), [72, 72, 72, 72, 12])
+    make_examples(tmp_path, pixels(len(y)), y, num_shards=12, shard_of=np.arange(len(y)) % 12)
+    thin = CONFIG.model_copy(update={"block_examples": 28, "open_blocks": 6})
+    ShardSampler(tmp_path, thin, seed=5).check_groups(100)
+    assert "1 train classes are never drawn: raise train.sampler.open_blocks" in caplog.text
+    caplog.clear()
+    ShardSampler(tmp_path, WHOLE, seed=5).check_groups(100)
+    assert not caplog.text
+
+
+# --- damage --------------------------------------------------------------------------------------------------------
 
 
 def first_shard(folder: Path) -> Path:
     return folder / DatasetInfo.load(folder).splits["train"].shards[0].path
 
 
-def drain(folder: Path) -> None:
-    sampler = ShardSampler(folder, CONFIG.model_copy(update={"open_shards": 64}), seed=5)
-    next(sampler.batches())
+def drain(folder: Path, **changes: Any) -> ShardSampler:
+    """A whole pass over everything."""
+    sampler = ShardSampler(folder, WHOLE.model_copy(update=changes), seed=5)
+    for _ in sampler.batches(steps=sampler.steps_per_pass):
+        pass
+    return sampler
 
 
 @pytest.mark.parametrize("compression", ["", "gzip"])
@@ -187,21 +356,141 @@ def test_truncated_shard(tmp_path: Path, compression: str, extra: int) -> None:
         drain(tmp_path)
 
 
-def test_flipped_byte_names_the_record(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", [3, 10, 30, -2])
+def test_flipped_byte_names_the_record(tmp_path: Path, where: int) -> None:
+    """In the length, its checksum, the data, or the data's checksum of record 10."""
     dataset(tmp_path, num_shards=2, compression="")
     path = first_shard(tmp_path)
     data = bytearray(path.read_bytes())
-    size = len(data) // 66
-    data[size * 10 + 30] ^= 0xFF
+    size = len(data) // 132
+    data[size * (10 if where > 0 else 11) + where] ^= 0xFF
     path.write_bytes(data)
-    with pytest.raises(ContractError, match=f"{path.name}: record 10: "):
+    with pytest.raises(ContractError, match=f"{path.name}: record 10: length or data differ from their checksum"):
         drain(tmp_path)
+
+
+@pytest.mark.parametrize("at", [0.02, 0.5, 0.9])
+def test_flipped_byte_in_gzip(tmp_path: Path, at: float) -> None:
+    dataset(tmp_path, num_shards=2)
+    path = first_shard(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[10 + int(at * len(data))] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(ContractError, match=rf"{path.name}: record \d+: "):
+        drain(tmp_path)
+
+
+def replace_record(folder: Path, number: int, change: dict[str, Any]) -> None:
+    """Writes another example as record `number` of the first shard, with offsets, sums and sizes as a writer would."""
+    path = first_shard(folder)
+    records = [bytes(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+    example = tf.train.Example.FromString(records[number])
+    for name, feature in change.items():
+        if feature is None:
+            del example.features.feature[name]
+        else:
+            example.features.feature[name].CopyFrom(feature)
+    records[number] = example.SerializeToString()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    offsets = np.cumsum([0, *(len(record) + 16 for record in records)]).astype(np.uint64)
+    np.save(path.with_name(path.name + ".offsets.npy"), offsets)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": None}, "image"),
+        ({"image": tf.train.Feature(float_list=tf.train.FloatList(value=[1.0] * 16))}, "image"),
+        ({"image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[bytes(64)]))}, "16 bytes of uint8"),
+        ({"id": None}, "id"),
+        ({"label": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"1"]))}, "label"),
+    ],
+)
+def test_wrong_feature_or_dtype(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    dataset(tmp_path, num_shards=2, compression="")
+    replace_record(tmp_path, 17, change)
+    with pytest.raises(ContractError, match=rf"{first_shard(tmp_path).name}: record 17: .*{message}"):
+        drain(tmp_path)
+
+
+def test_missing_and_surplus_files(tmp_path: Path) -> None:
+    dataset(tmp_path, num_shards=2)
+    path = first_shard(tmp_path)
+    surplus = path.with_name("train-00002-of-00003.tfrecord.gz")
+    surplus.write_bytes(path.read_bytes())
+    with pytest.raises(ContractError, match=rf"(?s){surplus.name}: not listed.*cure: remove the file"):
+        ShardSampler(tmp_path, CONFIG, seed=5)
+    surplus.unlink()
+    sidecar = path.with_name(path.name + ".offsets.npy")
+    kept = sidecar.read_bytes()
+    sidecar.unlink()
+    with pytest.raises(ContractError, match=f"{sidecar.name}: .*missing"):
+        ShardSampler(tmp_path, CONFIG, seed=5)
+    sidecar.write_bytes(kept[:-9])
+    with pytest.raises(ContractError, match=f"{sidecar.name}: the file ends early"):
+        drain(tmp_path)
+    sidecar.write_bytes(kept)
+    path.unlink()
+    with pytest.raises(ContractError, match=f"{path.name}: .*missing"):
+        ShardSampler(tmp_path, CONFIG, seed=5)
+
+
+def test_labels_that_differ_from_the_plan(tmp_path: Path) -> None:
+    dataset(tmp_path, num_shards=2, compression="")
+    replace_record(tmp_path, 17, {"label": tf.train.Feature(int64_list=tf.train.Int64List(value=[5]))})
+    for skip in (0.0, 0.5):
+        with pytest.raises(ContractError, match=rf"{first_shard(tmp_path).name}: class blocks differ .* from record 17 on"):
+            drain(tmp_path, skip_corrupt=skip)
+
+
+def test_not_a_number(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    x[17, 1] = np.nan
+    make_examples(tmp_path, x, np.repeat(np.arange(4), 10))
+    with pytest.raises(SourceError, match="id-000017"):
+        drain(tmp_path)
+    assert drain(tmp_path, skip_corrupt=0.05).summary()["corrupt_skipped"] == 1
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "missing", "wrong feature"])
+@pytest.mark.parametrize("config", [CONFIG, WHOLE])
+def test_skips_damaged_records_up_to_a_share(tmp_path: Path, damage: str, config: SamplerConfig) -> None:
+    y = dataset(tmp_path, num_shards=12, compression="")
+    path = first_shard(tmp_path)
+    data = bytearray(path.read_bytes())
+    size = len(data) // 22
+    bad = {"flipped": 2, "truncated": 6, "missing": 22, "wrong feature": 1}[damage]
+    if damage == "flipped":
+        data[size * 3 + 20] ^= 1
+        data[size * 9 + 20] ^= 1
+        path.write_bytes(data)
+    elif damage == "truncated":
+        path.write_bytes(data[: size * 16 + 5])
+    elif damage == "missing":
+        path.unlink()
+    else:
+        replace_record(tmp_path, 8, {"image": None})
+    config = config.model_copy(update={"skip_corrupt": 22 / 264, "weighting": "proportional"})
+    sampler = ShardSampler(tmp_path, config, seed=5)
+    steps = sampler.steps_per_pass
+    for inputs, labels in sampler.batches(steps=3 * steps):
+        rows = row_of(inputs)
+        assert (y[rows] == labels).all()
+        assert len(set(rows.tolist())) == 12
+        assert sorted(Counter(labels.tolist()).values()) == [4] * 3
+    assert sampler.summary()["corrupt_skipped"] == bad
+    less = config.model_copy(update={"skip_corrupt": (bad - 1) / 264 + 1e-9})
+    beyond = rf": record \d+: .*with it {bad} records are damaged.*allows {bad - 1}" if bad > 1 else ""
+    with pytest.raises(ContractError, match=path.name + beyond):
+        list(ShardSampler(tmp_path, less, seed=5).batches(steps=3 * steps))
 
 
 def test_error_passes_through_the_data_set(tmp_path: Path) -> None:
     dataset(tmp_path, num_shards=2, compression="")
     os.truncate(first_shard(tmp_path), 100)
-    sampler = ShardSampler(tmp_path, CONFIG, seed=5)
+    sampler = ShardSampler(tmp_path, WHOLE, seed=5)
     with pytest.raises(ContractError, match="record 1"), sampler.raising():
         next(iter(sampler.dataset()))
 
@@ -221,10 +510,12 @@ def edit(folder: Path, **change: object) -> None:
 def test_wrong_number_of_records(tmp_path: Path) -> None:
     dataset(tmp_path, num_shards=2)
     blocks = DatasetInfo.load(tmp_path).splits["train"].shards[0].class_blocks
-    for extra, message in ((1, "record 66: the file ends there.* says 67"), (-1, "66 records.* says 65")):
+    for extra in (1, -1):
         changed = (*blocks[:-1], (blocks[-1][0], blocks[-1][1] + extra))
         edit(tmp_path, class_blocks=changed, num_examples=sum(n for _, n in changed))
-        with pytest.raises(ContractError, match=f"{first_shard(tmp_path).name}: {message}"):
+        with pytest.raises(
+            ContractError, match=rf"{first_shard(tmp_path).name}.offsets.npy: .*shape \(133,\), expected .*\({133 + extra},\)"
+        ):
             drain(tmp_path)
 
 
@@ -234,49 +525,3 @@ def test_wrong_class_blocks(tmp_path: Path) -> None:
     edit(tmp_path, class_blocks=(blocks[1], blocks[0], *blocks[2:]))
     with pytest.raises(ContractError, match=f"{first_shard(tmp_path).name}: class blocks differ"):
         drain(tmp_path)
-
-
-def test_missing_shard(tmp_path: Path) -> None:
-    dataset(tmp_path, num_shards=2)
-    first_shard(tmp_path).unlink()
-    with pytest.raises(ContractError, match="missing"):
-        ShardSampler(tmp_path, CONFIG, seed=5)
-
-
-def test_too_few_classes_or_examples(tmp_path: Path) -> None:
-    dataset(tmp_path, num_shards=2, classes=3, each=5)
-    with pytest.raises(ConfigError, match=r"train\.sampler\.classes_per_batch: 4 classes a batch.* has 3"):
-        ShardSampler(tmp_path, SamplerConfig(classes_per_batch=4, examples_per_class=2), seed=0)
-    with pytest.raises(SourceError, match=r"(?s)0 \(5\), 1 \(5\), 2 \(5\).*lower train\.sampler\.examples_per_class"):
-        ShardSampler(tmp_path, SamplerConfig(classes_per_batch=3, examples_per_class=6), seed=0)
-
-
-def test_groups_too_small_are_told_before_training(tmp_path: Path) -> None:
-    dataset(tmp_path, num_shards=11, classes=6, each=11)
-    sampler = ShardSampler(tmp_path, CONFIG, seed=5)
-    with pytest.raises(ConfigError, match=r"train\.sampler\.open_shards"):
-        sampler.check_visits(100)
-
-
-def test_classes_never_drawn_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Class 4 lies thinly over twelve shards: three of them never hold four examples of it."""
-    y = np.repeat(np.arange(5), [36, 36, 36, 36, 12])
-    x = np.zeros((len(y), 4, 4, 1), np.uint8)
-    make_examples(tmp_path, x, y, num_shards=12, shard_of=np.arange(len(y)) % 12)
-    ShardSampler(tmp_path, CONFIG, seed=5).check_visits(100)
-    assert "1 train classes are never drawn: raise train.sampler.open_shards" in caplog.text
-    caplog.clear()
-    ShardSampler(tmp_path, CONFIG.model_copy(update={"open_shards": 12}), seed=5).check_visits(100)
-    assert not caplog.text
-
-
-def test_vectors_and_nan(tmp_path: Path) -> None:
-    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
-    y = np.repeat(np.arange(4), 10)
-    make_examples(tmp_path / "good", x, y)
-    inputs, labels = next(ShardSampler(tmp_path / "good", CONFIG, seed=1).batches())
-    assert all((x[y == label] == row).all(axis=1).any() for row, label in zip(inputs, labels, strict=True))
-    x[17, 1] = np.nan
-    make_examples(tmp_path / "bad", x, y)
-    with pytest.raises(SourceError, match="id-000017"):
-        drain(tmp_path / "bad")

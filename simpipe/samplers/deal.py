@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simpipe.samplers.near import near_order
+from simpipe.samplers.near import make_bundles, near_order
 
 _REORDER = 128  # with so many classes or fewer, a new order for each batch
 
@@ -70,20 +70,24 @@ def schedule(
 
     Args:
       draws: int64[c], none above `batches`, P * batches in all.
-      neighbors: int[c, m], the nearest classes of each (-1: none). Then the order on the line brings near classes to
-        the same batch: see `near_order`.
-      share, bundle: of near classes; with `neighbors`.
+      neighbors: int[c, m], the nearest classes of each (-1: none). Then `share` of the classes, in bundles of `bundle`
+        near ones, lie on the line so that a batch takes whole bundles: see `near_order`.
     """
     left, chosen = draws.copy(), np.empty((batches, classes_per_batch), np.int64)
-    every = 1 if len(draws) <= _REORDER and neighbors is None else max(1, min(batches, len(draws)) // 16)
+    bundles = np.empty((0, bundle), np.int64)
+    if neighbors is not None:
+        size = min(bundle, classes_per_batch)
+        bundles = make_bundles(np.flatnonzero(draws), neighbors, size=size, share=share, rng=rng)
+    every = 1 if len(draws) <= _REORDER else max(1, min(batches, len(draws)) // 16)
     points = np.arange(classes_per_batch)
     order = np.empty(0, np.int64)
     for batch in range(batches):
         step = batches - batch
         if batch % every == 0:
-            order = rng.permutation(np.flatnonzero(left))
-            if neighbors is not None:
-                order = near_order(order, neighbors, columns=classes_per_batch, share=share, bundle=bundle, rng=rng)
+            if len(bundles):
+                order = near_order(left, bundles, columns=classes_per_batch, step=step, rng=rng)
+            else:
+                order = rng.permutation(np.flatnonzero(left))
         line = np.cumsum(left[order])
         picked = order[np.searchsorted(line, points * step + rng.integers(step), side="right")]
         left[picked] -= 1

@@ -24,6 +24,7 @@ VERBS = [
     "releases",
     "rollback",
     "run",
+    "inspect",
 ]
 
 

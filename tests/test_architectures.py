@@ -30,7 +30,15 @@ def vector(*shape: int) -> InputSpec:
 
 @pytest.mark.parametrize(
     ("spec", "architecture"),
-    [(image(8, 8, 1), "conv4"), (image(28, 28, 1), "conv4"), (image(13, 40, 3, dtype="float32"), "conv4"), (vector(7), "mlp")],
+    [
+        (image(8, 8, 1), "conv4"),
+        (image(28, 28, 1), "conv4"),
+        (image(13, 40, 3, dtype="float32"), "conv4"),
+        (image(8, 8, 1), "resnet8"),
+        (image(56, 48, 1), "resnet8"),
+        (image(13, 40, 3, dtype="float32"), "resnet8"),
+        (vector(7), "mlp"),
+    ],
 )
 def test_raw_example_in_unit_vector_out(spec: InputSpec, architecture: Any) -> None:
     model = build_encoder(spec, EncoderConfig(architecture=architecture, filters=4, dim=5), seed=1)

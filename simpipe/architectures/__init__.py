@@ -5,6 +5,7 @@ from __future__ import annotations
 from simpipe.architectures.conv4 import conv4
 from simpipe.architectures.efficientnet import EfficientNetSim
 from simpipe.architectures.mlp import mlp
+from simpipe.architectures.resnet8 import resnet8
 from simpipe.architectures.resnet18 import ResNet18Sim
 from simpipe.architectures.resnet50 import ResNet50Sim
 from simpipe.config.models import EncoderConfig
@@ -29,7 +30,11 @@ def build_encoder(spec: InputSpec, config: EncoderConfig, *, seed: int) -> Simil
     Raises:
       ConfigError: the architecture does not take such an input.
     """
-    rank, builder, wanted = {"conv4": (3, conv4, "images"), "mlp": (1, mlp, "vectors")}[config.architecture]
+    rank, builder, wanted = {
+        "conv4": (3, conv4, "images"),
+        "resnet8": (3, resnet8, "images"),
+        "mlp": (1, mlp, "vectors"),
+    }[config.architecture]
     if len(spec.shape) != rank:
         other = {3: "conv4", 1: "mlp"}.get(len(spec.shape))
         cure = f"set {_FIELD}: {other}" if other else "give images of shape [height, width, channels] or plain vectors"
@@ -39,4 +44,4 @@ def build_encoder(spec: InputSpec, config: EncoderConfig, *, seed: int) -> Simil
     return builder(spec, config, seed=seed)
 
 
-__all__ = ["EfficientNetSim", "ResNet18Sim", "ResNet50Sim", "build_encoder", "conv4", "mlp"]
+__all__ = ["EfficientNetSim", "ResNet18Sim", "ResNet50Sim", "build_encoder", "conv4", "mlp", "resnet8"]

@@ -190,9 +190,9 @@ class SamplerConfig(Model):
 
 
 class EncoderConfig(Model):
-    """The network before the `MetricEmbedding` layer. `conv4` for images, `mlp` for numeric columns."""
+    """The network before the `MetricEmbedding` layer. `conv4` and `resnet8` for images, `mlp` for numeric columns."""
 
-    architecture: Literal["conv4", "mlp"] = "conv4"
+    architecture: Literal["conv4", "resnet8", "mlp"] = "conv4"
     filters: Positive = 64
     dim: Positive = 64
 

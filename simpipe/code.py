@@ -27,15 +27,29 @@ _QUERY = ("beam/query.py", "matchers.py", *_INDEX)
 
 # What each step's result depends on, besides its inputs and configuration.
 SOURCES: dict[str, tuple[str, ...]] = {
-    "shard": ("data/examples.py", "data/shards.py", "data/sources", "ids.py", "beam/shard.py"),
+    "shard": (
+        "data/examples.py",
+        "data/shards.py",
+        "data/train_plan.py",
+        "data/buckets.py",
+        "data/train_shards.py",
+        "data/serialize.py",
+        "data/record_writer.py",
+        "data/sources",
+        "ids.py",
+        "beam/shard.py",
+    ),
     "train": (
         *_MODEL,
         *_SAMPLER,
         "losses",
         "distances.py",
         "architectures",
-        "augmenters/affine.py",
-        "augmenters/turns.py",
+        "augmenters",
+        "models/contrastive.py",
+        "models/projector.py",
+        "schedules.py",
+        "retrieval_metrics",
         "training",
     ),
     "embed": (*_MODEL, "embed.py", "embeddings.py", "beam/embed.py", "index/distance.py", "index/route.py"),

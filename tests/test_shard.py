@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +18,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
+import simpipe.beam.io as beam_io
 import simpipe.beam.shard as beam_shard
 from pipelines.shard import run
 from simpipe import files
+from simpipe.beam.io import Outcome
+from simpipe.code import code_version
 from simpipe.config import parse_config
 from simpipe.config.models import ClassLists
-from simpipe.data.examples import DatasetInfo, resolve_classes, shard_name, verify_dataset
+from simpipe.data.buckets import fill_bucket
+from simpipe.data.examples import DatasetInfo, InputSpec, resolve_classes, shard_name, verify_dataset
 from simpipe.data.parsing import open_records, parse_batch
-from simpipe.data.shards import make_plan, write_shard
+from simpipe.data.record_writer import RecordWriter
+from simpipe.data.shards import LabelCounts, ShardPlan, ShardRules, make_plan
 from simpipe.data.sources import source_fingerprint
+from simpipe.data.train_plan import CLASS_ORDER, ROW_ORDER
+from simpipe.data.train_shards import write_train_shard
 from simpipe.errors import ConfigError, ContractError, DuplicateIdError, RejectedError, SourceError
-from simpipe.ids import bucket_of, holdout
-from simpipe.types import SPLITS
+from simpipe.ids import bucket_of, hash_ids, holdout
+from simpipe.types import SPLITS, Counts
 
+ENDS = ("", ".offsets.npy")
 READER = """
 import json, sys
 from tfrecord.reader import tfrecord_loader
@@ -51,6 +60,7 @@ def config(**changes):
 def records_of(folder, info):
     """{split: [(id, class index, input)]} by our own parser, in file order."""
     found = {}
+    names = {-1: "", **dict(enumerate(info.class_names))}
     for split in SPLITS:
         found[split] = []
         for path, shard in info.shards(folder, split):
@@ -59,10 +69,29 @@ def records_of(folder, info):
                 ids, labels, inputs = (part.numpy() for part in parse_batch(batch, info.input))
                 rows += list(zip([name.decode() for name in ids], labels.tolist(), inputs, strict=True))
             assert len(rows) == shard.num_examples
-            assert [row[:2] for row in rows] == sorted((row[:2] for row in rows), key=lambda row: (row[1], row[0].encode()))
-            assert dict(shard.class_blocks) == dict(Counter(row[1] for row in rows))
+            order = {name: place for place, name in enumerate(_ordered([row[:2] for row in rows], split, names, info.seed))}
+            assert [order[row[:2]] for row in rows] == list(range(len(rows)))
+            runs = [(label, len(list(run))) for label, run in groupby(row[1] for row in rows)]
+            assert list(shard.class_blocks) == runs
+            assert len({label for label, _ in runs}) == len(runs), "a class has one run"
+            offsets = np.load(folder / shard.offsets.path)
+            assert (offsets.dtype, len(offsets)) == (np.uint64, len(rows) + 1)
+            told = shard.statistics
+            labelled = [count for label, count in runs if label >= 0]
+            assert (told.num_classes, told.largest_class) == (len(labelled), max(labelled, default=0))
+            assert told.record_bytes == int(offsets[-1]) - 16 * len(rows)
+            assert bool(shard.entries) == bool(info.compression)
             found[split] += rows
     return found
+
+
+def _ordered(rows, split, names, seed):
+    """(id, class index) of one shard in the order in which it must lie there."""
+    if split != "train":
+        return sorted(rows, key=lambda row: (row[1], row[0].encode()))
+    ids, labels = [row[0] for row in rows], [names[row[1]] for row in rows]
+    keys = zip(hash_ids(labels, seed + CLASS_ORDER).tolist(), hash_ids(ids, seed + ROW_ORDER).tolist(), rows, strict=True)
+    return [row for _, _, row in sorted(keys)]
 
 
 def contents(folder):
@@ -106,14 +135,21 @@ def test_every_record_comes_out_exactly_once(done, digits):
     assert info.class_names == tuple("0123456789")
     assert info.train_classes == tuple("0123456")
     assert info.provenance["source"] == source_fingerprint(asked.source)
+    assert info.provenance["code"] == code_version("shard")
+    assert info.provenance["train_plan"]["largest_shard"] == max(info.splits["train"].shard_lengths)
+    assert info.provenance["train_plan"]["one_class_shards"] == 0
+    assert {len(shard.class_blocks) for shard in info.splits["train"].shards} <= {0, 2, 3}
     assert sorted(contents(folder)) == sorted(
-        ["dataset.json", *(shard_name(split, i, 13, ".tfrecord.gz") for split in SPLITS for i in range(13))]
+        [
+            "dataset.json",
+            *(shard_name(split, i, 13, f".tfrecord.gz{end}") for split in SPLITS for i in range(13) for end in ENDS),
+        ]
     )
 
 
-def test_an_id_lies_in_the_shard_of_its_hash(done):
+def test_an_id_of_index_and_query_split_lies_in_the_shard_of_its_hash(done):
     folder, _, info = done
-    for split in SPLITS:
+    for split in ("index", "query"):
         for number, (path, _shard) in enumerate(info.shards(folder, split)):
             rows = [
                 record for batch in open_records(path, "gzip").batch(512) for record in parse_batch(batch, info.input)[0].numpy()
@@ -155,46 +191,76 @@ def test_files_that_went_missing_come_back(done, tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_a_killed_run_is_continued(done, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("step", "splits", "end"), [("fill_bucket", ["index", "query"], 9), ("write_train_shard", ["train"], 9)])
+def test_a_killed_run_is_continued(done, tmp_path, monkeypatch, step, splits, end):
     folder, asked, info = done
-    written = []
+    works, written, seen = getattr(beam_shard, step), [], {}
 
     def dies_late(index, **arguments):
-        if len(written) == 9:
+        if len(written) == end:
             raise RuntimeError("killed")
         written.append(index)
-        return write_shard(index, **arguments)
-
-    monkeypatch.setattr(beam_shard, "write_shard", dies_late)
-    with pytest.raises(RuntimeError, match="killed"):
-        run(asked, folder=tmp_path, key="one")
-    monkeypatch.undo()
-    assert not (tmp_path / "dataset.json").exists()
-    (tmp_path / ".tmp-half-written").write_bytes(b"x")
-    victim, damaged = (tmp_path / shard_name("train", index, 13, ".tfrecord.gz") for index in written[:2])
-    victim.unlink()
-    damaged.write_bytes(b"damaged")
-    kept = {path: path.stat().st_mtime_ns for i in written[2:] for path in tmp_path.glob(f"*-{i:05d}-of-00013*")}
-    blocks = {path: path.stat().st_mtime_ns for path in (tmp_path / ".work").glob("block-*.arrow")}
-    assert len(kept) == 7 * 3
-    assert len(blocks) == 8
-    seen = {}
-    remove = beam_shard.write_shard
+        return works(index, **arguments)
 
     def looks(index, **arguments):
         seen.update({path: path.stat().st_mtime_ns for path in blocks})
-        return remove(index, **arguments)
+        return works(index, **arguments)
 
-    monkeypatch.setattr(beam_shard, "write_shard", looks)
+    monkeypatch.setattr(beam_shard, step, dies_late)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(asked, folder=tmp_path, key="one")
+    assert not (tmp_path / "dataset.json").exists()
+    (tmp_path / ".tmp-half-written").write_bytes(b"x")
+    first, second, third = (tmp_path / shard_name(splits[-1], index, 13, ".tfrecord.gz") for index in written[:3])
+    first.unlink()
+    second.write_bytes(b"damaged")
+    third.with_name(third.name + ".offsets.npy").write_bytes(b"damaged")
+    kept = {
+        path: path.stat().st_mtime_ns for i in written[3:] for split in splits for path in tmp_path.glob(f"{split}-{i:05d}-of-*")
+    }
+    blocks = {path: path.stat().st_mtime_ns for path in (tmp_path / ".work").glob("block-*.arrow")}
+    assert len(kept) == (end - 3) * 2 * len(splits)
+    assert len(blocks) == 8
+    monkeypatch.setattr(beam_shard, step, looks)
     assert run(asked, folder=tmp_path, key="one") == info
     assert seen == blocks, "finished blocks are not scanned again"
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "finished shards are not written again"
     assert contents(tmp_path) == contents(folder)
 
 
+def test_a_kill_inside_a_shard_leaves_no_half_file(done, tmp_path, monkeypatch):
+    folder, asked, info = done
+    writes, left = RecordWriter.write, [1000]
+
+    def dies(self, record):
+        left[0] -= 1
+        if not left[0]:
+            raise RuntimeError("killed")
+        writes(self, record)
+
+    monkeypatch.setattr(RecordWriter, "write", dies)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(asked, folder=tmp_path, key="one")
+    monkeypatch.undo()
+    whole = contents(folder)
+    there = {path.name: path.read_bytes() for path in tmp_path.glob("*.tfrecord*")}
+    assert there
+    assert there.items() < whole.items()
+    assert run(asked, folder=tmp_path, key="one") == info
+    assert contents(tmp_path) == whole
+
+
+def test_train_shards_stay_when_classes_are_only_indexed_or_not(done, tmp_path):
+    folder, asked, info = done
+    other = parse_config({**asked.model_dump(), "classes": {"train": ["0-6"], "index": ["9"]}})
+    assert run(other, folder=tmp_path, key="one").splits["train"] == info.splits["train"]
+    for path, _ in info.shards(tmp_path, "train"):
+        assert path.read_bytes() == (folder / path.name).read_bytes()
+
+
 def test_another_key_starts_afresh(done, tmp_path, monkeypatch):
     _, asked, info = done
-    monkeypatch.setattr(beam_shard, "write_shard", lambda index, **arguments: 1 / 0)
+    monkeypatch.setattr(beam_shard, "write_train_shard", lambda index, **arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(asked.model_copy(update={"seed": 1}), folder=tmp_path, key="one")
     monkeypatch.undo()
@@ -209,14 +275,14 @@ def test_a_missing_class_is_named(tmp_path, field, train, index):
     assert not (tmp_path / "dataset.json").exists()
 
 
-def table_source(tmp_path, rows, **fields):
-    """A Parquet source of one numeric column from (id, label, value) rows, in row groups of 5."""
+def table_source(tmp_path, rows, group=5, **fields):
+    """A Parquet source of one numeric column from (id, label, value) rows, in row groups of `group`."""
     ids, labels, values = zip(*rows, strict=True) if rows else ((), (), ())
     columns = {"id": pa.array(ids, pa.string()), "label": pa.array(labels, pa.string()), "v": pa.array(values, pa.float64())}
     columns |= {"name": pa.array([f"n {i}" if v else None for i, v in zip(ids, values, strict=True)], pa.string())}
     columns |= {"year": pa.array(range(len(ids)), pa.int64()), "price": pa.array(values, pa.float32())}
     path = tmp_path / "rows.parquet"
-    pq.write_table(pa.table(columns), path, row_group_size=5)
+    pq.write_table(pa.table(columns), path, row_group_size=group)
     return {"kind": "parquet", "path": str(path), "columns": ["v"], "metadata": ["name", "year", "price"], **fields}
 
 
@@ -271,6 +337,63 @@ def test_unlabelled_rows_are_excluded_where_index_is_a_list(tmp_path):
     assert (info.counts["excluded"], info.counts["written"]) == (10, 10)
 
 
+def test_rows_without_a_label_are_trained_on_where_asked(tmp_path):
+    rows = [(f"i{i}", "ab"[i % 2] if i % 3 else None, float(i)) for i in range(900)]
+    asked = config(
+        source=table_source(tmp_path, rows, group=300),
+        classes={"train": ["a"], "index": ["b"], "train_unlabelled": True},
+        shard={"num_shards": 4, "class_run": 60, "compression": ""},
+    )
+    info = run(asked, folder=tmp_path / "out", key="k")
+    found = records_of(tmp_path / "out", info)
+    held = dict(zip([name for name, _, _ in rows], holdout([name for name, _, _ in rows], 0.1, asked.seed), strict=True))
+    kept = {name: -1 if label is None else 0 for name, label, _ in rows if label != "b" and not held[name]}
+    assert {name: label for name, label, _ in found["train"]} == kept
+    assert {name for name, _, _ in found["query"]} == {name for name in held if held[name]}
+    assert [len([1 for label, _ in shard.class_blocks if label == -1]) for shard in info.splits["train"].shards] == [1] * 4
+    assert (info.train_classes, set(info.class_counts["train"])) == (("a",), {"a"})
+    assert info.counts["excluded"] == 0
+
+
+def test_shards_of_one_class_are_told_where_counts_allow_no_others(tmp_path, caplog):
+    rows = [(f"i{i}", "a" if i else "b", float(i)) for i in range(400)]
+    fields = {"source": table_source(tmp_path, rows, group=200), "queries": {"fraction": 0}}
+    shard = {"num_shards": 4, "class_run": 50}
+    info = run(config(**fields, shard=shard), folder=tmp_path / "told", key="k")
+    assert info.provenance["train_plan"] == {"pieces": 5, **_lengths(info), "one_class_shards": 3}
+    assert "3 of 4 train shards hold one class only (the first is train-0000" in caplog.text
+    caplog.clear()
+    asked = config(**fields, shard={**shard, "one_class_shards": True})
+    assert run(asked, folder=tmp_path / "wanted", key="k").provenance["train_plan"]["one_class_shards"] == 3
+    assert not caplog.text
+
+
+def _lengths(info):
+    lengths = info.splits["train"].shard_lengths
+    return {"largest_shard": max(lengths), "smallest_shard": min(lengths)}
+
+
+@pytest.mark.parametrize("step", ["bucket", "train"])
+def test_rows_that_a_runner_loses_are_told(tmp_path, monkeypatch, step):
+    rows = [(f"i{i}", "ab"[i % 2], float(i)) for i in range(40)]
+
+    def loses(outcome, path):
+        if path.endswith({"bucket": beam_shard.BUCKETS_JSON, "train": beam_shard.TRAIN_JSON}[step]):
+            records = sorted(outcome.records, key=lambda record: record["num_examples"])
+            lost = records.pop()["num_examples"]
+            assert lost
+            outcome = Outcome(Counts(outcome.counts.read - lost, outcome.counts.written - lost), tuple(records))
+        keeps(outcome, path)
+
+    keeps = beam_io.write_summary
+    monkeypatch.setattr(beam_io, "write_summary", loses)
+    asked = config(source=table_source(tmp_path, rows), shard={"num_shards": 2}, classes={"train": ["a"]})
+    with pytest.raises(ContractError, match=r"rows.*: \d+ \w+, \d+ \w+.*") as error:
+        run(asked, folder=tmp_path / "out", key="k")
+    assert "lost or doubled by the runner" in error.value.cure
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
 def test_a_source_without_examples(tmp_path):
     with pytest.raises(SourceError, match="parquet holds no examples"):
         run(config(source=table_source(tmp_path, [])), folder=tmp_path / "out", key="k")
@@ -290,7 +413,7 @@ def test_existing_records_can_be_sharded_again_and_damage_is_told(done, tmp_path
     old, new = (records_of(where, which)["train"] for where, which in ((folder, info), (tmp_path / "out", again)))
     key = lambda rows: sorted((name, label, image.tobytes()) for name, label, image in rows)  # noqa: E731
     assert key(old) == key(new)
-    victim = tmp_path / "in" / info.splits["train"].shards[3].path
+    victim = tmp_path / "in" / max(info.splits["train"].shards, key=lambda shard: shard.size).path
     victim.write_bytes(victim.read_bytes()[:-200])
     with pytest.raises(RejectedError, match=rf"{victim.name} record \d+: [\s\S]*corrupt-record"):
         run(asked, folder=tmp_path / "out", key="k")
@@ -299,18 +422,24 @@ def test_existing_records_can_be_sharded_again_and_damage_is_told(done, tmp_path
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_plan_round_trip(data):
+    rules = ShardRules(
+        1, data.draw(st.integers(1, 12)), "", 0.1, 42, InputSpec(name="x", shape=(1,), dtype="uint8", encoding="raw")
+    )
     names = data.draw(
         st.sets(st.one_of(st.integers(0, 30).map(str), st.text("abcxyz-é", min_size=1, max_size=3)), min_size=1, max_size=12)
     )
     wanted = data.draw(st.lists(st.sampled_from(sorted(names)), min_size=1, unique=True))
-    plan = make_plan(dict.fromkeys(names, 1), ClassLists(train=tuple(wanted), index="all"))
+    counts = LabelCounts(dict.fromkeys(names, 2), dict.fromkeys(names, 1), 3, 2)
+    unlabelled = data.draw(st.booleans())
+    plan = make_plan(counts, ClassLists(train=tuple(wanted), index="all", train_unlabelled=unlabelled), rules)
     assert not plan.problem
     assert set(plan.class_names) == set(plan.indexed) == names
     assert [plan.class_names.index(name) for name in plan.trained] == sorted(
         plan.class_names.index(name) for name in plan.trained
     )
     assert set(plan.trained) == set(wanted) == set(resolve_classes(tuple(wanted), list(plan.class_names), "f"))
-    assert make_plan(dict.fromkeys(names, 1), ClassLists(index=("no such",))).problem
+    assert plan.train.counts.tolist() == [1] * len(wanted) + [2 if unlabelled else 0]
+    assert make_plan(counts, ClassLists(index=("no such",)), rules).problem
 
 
 @given(st.sampled_from(SPLITS), st.integers(1, 99_999), st.data())
@@ -324,8 +453,8 @@ def test_names_round_trip_and_sort_in_order(split, of, data):
 
 def test_a_lost_block_file_is_told(tmp_path, done):
     _, _, info = done
-    from simpipe.data.shards import ShardPlan, ShardRules
-
     rules = ShardRules(1, 1, "", 0.1, 42, info.input)
     with pytest.raises(ContractError, match=r"block-00000\.arrow: cannot be read"):
-        write_shard(0, plan=ShardPlan(), rules=rules, work=Path(tmp_path), folder=tmp_path)
+        fill_bucket(0, plan=ShardPlan(), rules=rules, work=Path(tmp_path), folder=tmp_path)
+    with pytest.raises(ContractError, match=r"bucket-00000\.arrow: cannot be read"):
+        write_train_shard(0, plan=ShardPlan(), rules=rules, work=Path(tmp_path), folder=tmp_path)

@@ -56,23 +56,29 @@ def serialize(rows: pa.Table, spec: InputSpec) -> Iterator[bytes]:
     places |= {name: name for name in rows.column_names if name not in {"id", "label", "input", "source", CLASS_INDEX}}
     for start in range(0, rows.num_rows, _SLICE):
         part = rows.slice(start, _SLICE)
-        columns = [(name, part.schema.field(column).type, _values(part[column])) for name, column in places.items()]
+        columns = [(name, *_kind(part.schema.field(column).type), _values(part[column])) for name, column in places.items()]
         for row in range(part.num_rows):
             example = example_pb2.Example()
-            for name, kind, values in columns:
+            features = example.features.feature
+            for name, kind, many, values in columns:
                 value = values[row]
                 if value is None:
                     continue
-                feature = example.features.feature[name]
-                if pa.types.is_integer(kind):
-                    feature.int64_list.value.append(value)
-                elif pa.types.is_fixed_size_list(kind):
-                    feature.float_list.value.extend(value)
-                elif pa.types.is_floating(kind):
-                    feature.float_list.value.append(value)
+                held = getattr(features[name], kind).value
+                if many:
+                    held.extend(value)
                 else:
-                    feature.bytes_list.value.append(value)
+                    held.append(value)
             yield example.SerializeToString(deterministic=True)
+
+
+def _kind(column: pa.DataType) -> tuple[str, bool]:
+    """The field of `tf.train.Feature` that holds such values, and whether a row has several."""
+    if pa.types.is_integer(column):
+        return "int64_list", False
+    if pa.types.is_fixed_size_list(column):
+        return "float_list", True
+    return ("float_list" if pa.types.is_floating(column) else "bytes_list"), False
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

@@ -1,18 +1,21 @@
-"""A source becomes shards: `scan_block` sorts each block's rows by shard into a file, `write_shard` gathers one shard.
+"""A source becomes shards, first half: `scan_block` sorts each block's rows by bucket into a file, `make_plan` decides.
 
-Pure functions of their arguments and the work folder; both leave a small JSON note when done, and do nothing again where
+A bucket holds the rows whose ids have the same hash: equal ids meet there. `buckets` turns it into a shard of the index
+and one of the query split, and `train_shards` gathers the rest.
+
+Pure functions of their arguments and the work folder; all leave a small JSON note when done, and do nothing again where
 that note and their files are there. TensorFlow is imported only where records are written.
 """
 
 # pyright: reportAttributeAccessIssue=false
-# (pyarrow.compute and protobuf make their members when imported)
+# (pyarrow.compute makes its members when imported)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,30 +23,40 @@ import pyarrow.compute as pc
 
 from simpipe import files
 from simpipe.config.models import ClassLists
-from simpipe.data.examples import InputSpec, ShardInfo, resolve_classes, shard_name, sort_classes, split_of
+from simpipe.data.examples import InputSpec, ShardInfo, resolve_classes, sort_classes
 from simpipe.data.sources.base import ExampleSource, SourceBlock
+from simpipe.data.train_plan import TrainPlan, plan_train
 from simpipe.errors import ConfigError, ContractError, SourceError
 from simpipe.ids import bucket_of, holdout
-from simpipe.types import SPLITS, Counts, Reject
+from simpipe.types import Counts, Reject
 
-_SLICE = 1024
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Examples of each label, and how many of them are not held out as queries; the same of rows without a label."""
+
+    labels: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)
+    unlabelled: int = 0
+    unlabelled_kept: int = 0
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What one block held: counts, examples a label, examples without a label, and its rejects."""
+    """What one block held."""
 
     index: int
     counts: Counts
-    labels: dict[str, int]
-    unlabelled: int
+    labels: LabelCounts
     rejects: tuple[Reject, ...]
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """What every shard must know: class names (their order is the class index), and which are trained on and indexed.
+    """What every worker must know: class names (their order is the class index), which are trained on and indexed, and
+    where training examples go.
 
+    `train` has one place for each trained class, in order, and a last one for rows without a label.
     A `problem` (a configured class that the data lacks) travels as text; the driver raises it.
     """
 
@@ -51,6 +64,8 @@ class ShardPlan:
     trained: tuple[str, ...] = ()
     indexed: tuple[str, ...] = ()
     index_unlabelled: bool = False
+    train_unlabelled: bool = False
+    train: TrainPlan = field(default_factory=TrainPlan)
     problem: str = ""
 
 
@@ -64,36 +79,20 @@ class ShardRules:
     fraction: float
     seed: int
     input: InputSpec
+    class_run: int = 256
+    one_class_shards: bool = False
 
     @property
     def suffix(self) -> str:
         return ".tfrecord.gz" if self.compression else ".tfrecord"
 
 
-@dataclass(frozen=True)
-class ShardResult:
-    """What became of one shard: its files, one a split, and rows `excluded` because their class is in no list.
-
-    `counts.read` leaves the excluded rows out, so `read = written + rejected`.
-    """
-
-    index: int
-    counts: Counts
-    excluded: int
-    shards: dict[str, ShardInfo]
-    rejects: tuple[Reject, ...]
-
-
 def block_file(work: Path, index: int) -> Path:
     return work / f"block-{index:05d}.arrow"
 
 
-def shard_note(work: Path, index: int) -> Path:
-    return work / f"shard-{index:05d}.json"
-
-
-def scan_block(source: ExampleSource, block: SourceBlock, *, work: Path, num_shards: int) -> ScanResult:
-    """Reads one block and writes its rows to `work`, one record batch a shard (empty ones too), in the order of shards.
+def scan_block(source: ExampleSource, block: SourceBlock, *, work: Path, rules: ShardRules) -> ScanResult:
+    """Reads one block and writes its rows to `work`, one record batch a bucket (empty ones too), in the order of buckets.
 
     Raises:
       SourceError: the block holds another number of rows than when the run began.
@@ -102,13 +101,8 @@ def scan_block(source: ExampleSource, block: SourceBlock, *, work: Path, num_sha
     note = path.with_suffix(".json")
     if path.exists() and note.exists():
         kept = files.read_json(note)
-        return ScanResult(
-            kept["index"],
-            Counts(**kept["counts"]),
-            kept["labels"],
-            kept["unlabelled"],
-            tuple(Reject(**reject) for reject in kept["rejects"]),
-        )
+        rejects = tuple(Reject(**reject) for reject in kept["rejects"])
+        return ScanResult(kept["index"], Counts(**kept["counts"]), LabelCounts(**kept["labels"]), rejects)
     table, rejects = source.read(block)
     read = table.num_rows + len(rejects)
     if block.rows is not None and read != block.rows:
@@ -116,28 +110,60 @@ def scan_block(source: ExampleSource, block: SourceBlock, *, work: Path, num_sha
             f"{block.name or 'block'} {block.index}: {read} rows read, {block.rows} expected",
             "the source changed during the run: run again when it is at rest",
         )
-    shard = bucket_of(table["id"], num_shards)
-    ends = np.cumsum(np.bincount(shard, minlength=num_shards))
-    table = table.take(pa.array(np.argsort(shard, kind="stable"))).combine_chunks()
+    write_sorted(path, table, bucket_of(table["id"], rules.num_shards), rules.num_shards)
+    labels = table["label"]
+    left = labels.filter(pa.array(~holdout(table["id"], rules.fraction, rules.seed)))
+    counted = LabelCounts(_count(labels), _count(left), labels.null_count, left.null_count)
+    result = ScanResult(block.index, Counts(read, table.num_rows, len(rejects)), counted, tuple(rejects))
+    files.write_json(note, asdict(result))
+    return result
+
+
+def _count(labels: pa.ChunkedArray) -> dict[str, int]:
+    counted = pc.value_counts(labels).to_pylist()
+    return {entry["values"]: entry["counts"] for entry in counted if entry["values"] is not None}
+
+
+def write_sorted(path: Path, table: pa.Table, place: np.ndarray, places: int) -> None:
+    """Writes rows as an Arrow file of one record batch for each place, in order; their order in a place stays.
+
+    Args:
+      place: int64[n] in [0, places).
+    """
+    ends = np.cumsum(np.bincount(place, minlength=places)).tolist()
+    table = table.take(pa.array(np.argsort(place, kind="stable"))).combine_chunks()
+    whole = table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], table.schema)
     with (
         files.replacing(path) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, table.schema) as writer,
     ):
-        whole = table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], table.schema)
-        for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
             writer.write_batch(whole.slice(start, end - start))
-    counted = pc.value_counts(table["label"]).to_pylist()
-    labels = {entry["values"]: entry["counts"] for entry in counted if entry["values"] is not None}
-    counts = Counts(read, table.num_rows, len(rejects))
-    result = ScanResult(block.index, counts, labels, table["label"].null_count, tuple(rejects))
-    files.write_json(note, asdict(result))
-    return result
 
 
-def make_plan(labels: Mapping[str, int], classes: ClassLists) -> ShardPlan:
-    """Class indexes and class lists from the labels of all blocks. A missing class becomes `problem`, no exception."""
-    names = sort_classes(set(labels))
+def read_place(paths: list[Path], place: int, work: Path) -> pa.Table:
+    """One place's rows from files of `write_sorted`, in the order of files.
+
+    Raises:
+      ContractError: a file is missing or damaged.
+    """
+    batches = []
+    for path in paths:
+        try:
+            with pa.memory_map(str(path)) as source:
+                batches.append(pa.ipc.open_file(source).get_batch(place))
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            raise ContractError(
+                f"{path}: cannot be read ({error})",
+                f"workers must share one file system; remove {work} and run `simpipe shard` again",
+            ) from None
+    return pa.Table.from_batches(batches)
+
+
+def make_plan(counts: LabelCounts, classes: ClassLists, rules: ShardRules) -> ShardPlan:
+    """Class indexes, class lists and the plan of the train split. A missing class becomes `problem`, no exception."""
+    names = sort_classes(set(counts.labels))
     try:
         trained = resolve_classes(classes.train, names, "classes.train")
         indexed = resolve_classes(classes.index, names, "classes.index")
@@ -145,150 +171,26 @@ def make_plan(labels: Mapping[str, int], classes: ClassLists) -> ShardPlan:
         return ShardPlan(tuple(names), problem=str(error))
     # Classes that train come first, so that their numbers, and with them the train shards, stay as they are when classes
     # that are only indexed come or go: no retraining.
-    names = trained + [name for name in names if name not in set(trained)]
-    return ShardPlan(tuple(names), tuple(trained), tuple(indexed), classes.index == "all")
-
-
-def write_shard(index: int, *, plan: ShardPlan, rules: ShardRules, work: Path, folder: Path) -> ShardResult:
-    """Writes one shard: a TFRecord file for each split, also where it is empty, rows sorted by (class index, id).
-
-    Features: `id` (bytes), `label` (int64 class index, -1 without one), the input, and metadata (absent where null). Rows
-    whose id came before in (block, row) order are rejected with code `duplicate-id`. The same input gives the same bytes.
-
-    Raises:
-      ContractError: a block's file is missing or damaged.
-    """
-    note = shard_note(work, index)
-    if note.exists() and (kept := _kept(note, folder)) is not None:
-        return kept
-    table = pa.Table.from_batches([_batch(work, block, index) for block in range(rules.num_blocks)])
-    keep, rejects = _duplicates(table)
-    total, table = table.num_rows, table.filter(pa.array(keep))
-    class_index, split = _places(table, plan, rules)
-    table = table.append_column("class index", pa.array(class_index))
-    shards: dict[str, ShardInfo] = {}
-    for number, name in enumerate(SPLITS):
-        rows = table.filter(pa.array(split == number)).sort_by([("class index", "ascending"), ("id", "ascending")])
-        path = folder / shard_name(name, index, rules.num_shards, rules.suffix)
-        _write_records(path, rows, rules)
-        classes, counts = np.unique(rows["class index"].to_numpy(), return_counts=True)
-        entry = files.entry_of(path, folder)
-        shards[name] = ShardInfo(
-            path=entry.path,
-            size=entry.size,
-            sha256=entry.sha256,
-            num_examples=rows.num_rows,
-            class_blocks=tuple(zip(classes.tolist(), counts.tolist(), strict=True)),
-        )
-    excluded = int((split < 0).sum())
-    written = sum(shard.num_examples for shard in shards.values())
-    result = ShardResult(index, Counts(total - excluded, written, len(rejects)), excluded, shards, tuple(rejects))
-    files.write_json(
-        note,
-        {
-            "index": index,
-            "counts": asdict(result.counts),
-            "excluded": excluded,
-            "shards": {name: shard.model_dump(mode="json") for name, shard in shards.items()},
-            "rejects": [asdict(reject) for reject in rejects],
-        },
+    chosen = set(trained)
+    names = trained + [name for name in names if name not in chosen]
+    numbers = [*(counts.kept.get(name, 0) for name in trained), counts.unlabelled_kept if classes.train_unlabelled else 0]
+    train = plan_train(
+        [*trained, ""],
+        np.array(numbers, np.int64),
+        num_shards=rules.num_shards,
+        class_run=rules.class_run,
+        seed=rules.seed,
+        one_class_shards=rules.one_class_shards,
     )
-    return result
+    return ShardPlan(tuple(names), tuple(trained), tuple(indexed), classes.index == "all", classes.train_unlabelled, train)
 
 
-def _kept(note: Path, folder: Path) -> ShardResult | None:
-    """The result of an earlier run, where all of its files are still there as they were written."""
-    data = files.read_json(note)
-    shards = {name: ShardInfo.model_validate(shard) for name, shard in data["shards"].items()}
+def intact(folder: Path, shards: Mapping[str, ShardInfo]) -> bool:
+    """Whether all of these shards and their sidecars are still there as they were written."""
     try:
         for shard in shards.values():
-            files.verify(files.inside(folder, shard.path), files.FileEntry(shard.path, shard.size, shard.sha256))
+            for part in (shard, shard.offsets):
+                files.verify(files.inside(folder, part.path), files.FileEntry(part.path, part.size, part.sha256))
     except ContractError:
-        return None
-    rejects = tuple(Reject(**reject) for reject in data["rejects"])
-    return ShardResult(data["index"], Counts(**data["counts"]), data["excluded"], shards, rejects)
-
-
-def _batch(work: Path, block: int, shard: int) -> pa.RecordBatch:
-    path = block_file(work, block)
-    try:
-        with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).get_batch(shard)
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise ContractError(
-            f"{path}: cannot be read ({error})",
-            f"workers must share one file system; remove {work} and run `simpipe shard` again",
-        ) from None
-
-
-def _duplicates(table: pa.Table) -> tuple[np.ndarray, list[Reject]]:
-    """bool[n]: the first row of each id; and the others as rejects that name both places."""
-    codes = pc.dictionary_encode(table["id"]).combine_chunks().indices.to_numpy() if table.num_rows else np.empty(0, np.int64)
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    again = np.flatnonzero(first[inverse] != np.arange(len(codes)))
-    keep = np.ones(len(codes), bool)
-    keep[again] = False
-    ids, places = table["id"].take(again).to_pylist(), table["source"].take(again).to_pylist()
-    before = table["source"].take(first[inverse[again]]).to_pylist()
-    found = zip(ids, places, before, strict=True)
-    return keep, [Reject(name, place, "duplicate-id", f"the same id is at {other}") for name, place, other in found]
-
-
-def _places(table: pa.Table, plan: ShardPlan, rules: ShardRules) -> tuple[np.ndarray, np.ndarray]:
-    """Class index (int64[n], -1 without a label) and split (int8[n], -1 for excluded rows)."""
-    names = pa.array(plan.class_names, pa.string())
-    found = pc.index_in(table["label"], value_set=names, skip_nulls=True)
-    class_index = pc.fill_null(found, -1).to_numpy().astype(np.int64)
-    # One more place at the end, which index -1 reaches: rows without a label.
-    trained = np.array([*map(set(plan.trained).__contains__, plan.class_names), False])
-    indexed = np.array([*map(set(plan.indexed).__contains__, plan.class_names), plan.index_unlabelled])
-    held_out = holdout(table["id"], rules.fraction, rules.seed)
-    return class_index, split_of(held_out, trained[class_index], indexed[class_index])
-
-
-def _write_records(path: Path, rows: pa.Table, rules: ShardRules) -> None:
-    import tensorflow as tf
-
-    with (
-        files.replacing(path) as temporary,
-        tf.io.TFRecordWriter(str(temporary), options="GZIP" if rules.compression else "") as writer,
-    ):
-        for record in serialize(rows, rules.input):
-            writer.write(record)
-
-
-def serialize(rows: pa.Table, spec: InputSpec) -> Iterator[bytes]:
-    """Each row as a serialized `tf.train.Example`, byte for byte the same every time.
-
-    Args:
-      rows: columns `id`, `class index`, `input`, and metadata columns (string, int64 or float32) after `source`.
-      spec: gives the input feature its name.
-    """
-    from tensorflow.core.example import example_pb2
-
-    places = {"id": "id", "label": "class index", spec.name: "input"}
-    places |= {name: name for name in rows.column_names if name not in {"id", "label", "input", "source", "class index"}}
-    for start in range(0, rows.num_rows, _SLICE):
-        part = rows.slice(start, _SLICE)
-        columns = [(name, part.schema.field(column).type, _values(part[column])) for name, column in places.items()]
-        for row in range(part.num_rows):
-            example = example_pb2.Example()
-            for name, kind, values in columns:
-                value = values[row]
-                if value is None:
-                    continue
-                feature = example.features.feature[name]
-                if pa.types.is_integer(kind):
-                    feature.int64_list.value.append(value)
-                elif pa.types.is_fixed_size_list(kind):
-                    feature.float_list.value.extend(value)
-                elif pa.types.is_floating(kind):
-                    feature.float_list.value.append(value)
-                else:
-                    feature.bytes_list.value.append(value)
-            yield example.SerializeToString(deterministic=True)
-
-
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    """Python values; strings as UTF-8 bytes."""
-    return (column.cast(pa.binary()) if pa.types.is_string(column.type) else column).to_pylist()
+        return False
+    return True

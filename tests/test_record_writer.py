@@ -11,12 +11,16 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simpipe.data.examples import InputSpec
 from simpipe.data.record_writer import RecordWriter, finish_shard, offsets_path, statistics_of
+from simpipe.data.serialize import CLASS_INDEX, write_rows
+from simpipe.data.sources.base import as_binary
 from simpipe.files import sha256_file
 
 READER = """
@@ -135,3 +139,22 @@ def test_an_error_leaves_nothing(tmp_path):
         write_all(writer, [b"x" * 200_000, None])
     assert [file.name for file in tmp_path.iterdir()] == ["shard"]
     assert path.read_bytes() == b"older"
+
+
+def test_a_large_run_begins_at_an_entry(tmp_path):
+    """Runs of 60 records of over 1 KiB are longer than 64 KiB, those of 3 are not."""
+    runs = [(4, 60), (-1, 60), (7, 3), (2, 60), (0, 200)]
+    classes = np.repeat([index for index, _ in runs], [count for _, count in runs])
+    pixels = np.random.default_rng(0).integers(0, 256, (len(classes), 32, 32, 1), np.uint8)
+    columns = {"id": pa.array([f"i{i}" for i in range(len(classes))]), CLASS_INDEX: pa.array(classes), "input": as_binary(pixels)}
+    spec = InputSpec(name="image", shape=(32, 32, 1), dtype="uint8", encoding="raw")
+    info = write_rows(tmp_path / "shard", pa.table(columns), input=spec, compression="gzip", folder=tmp_path)
+    assert info.class_blocks == tuple(runs)
+    assert [record for record, _ in info.entries][:4] == [0, 60, 120, 183]
+    assert 5 <= len(info.entries) <= 6, "and the last run has one inside"
+    parsed = [
+        tf.train.Example.FromString(record).features.feature
+        for record in tf.data.TFRecordDataset(str(tmp_path / "shard"), "GZIP").as_numpy_iterator()
+    ]
+    assert [feature["label"].int64_list.value[0] for feature in parsed] == classes.tolist()
+    assert [feature["image"].bytes_list.value[0] for feature in parsed] == [value.tobytes() for value in pixels]

@@ -41,13 +41,22 @@ from simpipe.types import SPLITS, Counts
 ENDS = ("", ".offsets.npy")
 READER = """
 import json, sys
-from tfrecord.reader import tfrecord_loader
+import numpy as np
+from tfrecord.reader import tfrecord_iterator, tfrecord_loader
 folder, info = sys.argv[1], json.load(open(sys.argv[1] + "/dataset.json"))
 out = {}
 for split in info["splits"].values():
     for shard in split["shards"]:
-        records = tfrecord_loader(folder + "/" + shard["path"], None, None, compression_type=info["compression"] or None)
+        name, packed = folder + "/" + shard["path"], info["compression"] or None
+        records = tfrecord_loader(name, None, None, compression_type=packed)
         out[shard["path"]] = [[bytes(r["id"]).decode(), int(r["label"][0]), bytes(r["image"]).hex()] for r in records]
+        sizes = [len(record) for record in tfrecord_iterator(name, compression_type=packed)]
+        ends = np.cumsum([0] + [size + 16 for size in sizes])
+        assert np.load(folder + "/" + shard["offsets"]["path"]).tolist() == ends.tolist(), name
+        told = shard["statistics"]
+        assert [told["shortest_record"], told["longest_record"], told["record_bytes"]] == [
+            min(sizes, default=0), max(sizes, default=0), sum(sizes)
+        ], name
 assert "tensorflow" not in sys.modules
 json.dump(out, sys.stdout)
 """

@@ -77,13 +77,13 @@ class _Run:
             self.held_out = choose_held_out(info, stopping, seed=config.seed, classes_per_batch=sampling.classes_per_batch)
         self.sampler = ShardSampler(examples, sampling, seed=config.seed, held_out=self.held_out)
         self.devices = _devices()
-        self.strategy = tf.distribute.MirroredStrategy(self.devices)
         if self.sampler.batch_size % len(self.devices):
             raise ConfigError(
                 f"train.sampler: classes_per_batch * examples_per_class = {self.sampler.batch_size} does not divide by "
                 f"{len(self.devices)} devices",
                 "change either, or hide devices with CUDA_VISIBLE_DEVICES",
             )
+        self.strategy = tf.distribute.MirroredStrategy(self.devices)
         self.epoch_steps = settings.steps_per_epoch or self.sampler.steps_per_pass
         self.total = settings.epochs * self.epoch_steps
         self.sampler.check_groups(self.total)
@@ -130,10 +130,10 @@ class _Run:
         state.sessions.append(session(state.step, self.devices))
         if self.settings.tensorboard:
             self.curves = Curves(self.folder / "logs", step=state.step)
-        if not state.step and self.start is not None and self.settings.sampler.hard_classes:
-            self._find_near_classes()
         for step, neighbors in state.neighbors:
             self.sampler.set_neighbors(neighbors, from_step=step)
+        if not state.step and self.start is not None and self.settings.sampler.hard_classes:
+            self._find_near_classes()
         if state.step:
             _LOG.info("going on after step %d of %d", state.step, self.total)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from make_examples import make_examples
 from trainer_runs import SMALL, config_of, digits, losses_of, record_of, train_apart, train_here, write_examples
 
 from simpipe.architectures import build_encoder
@@ -190,3 +191,15 @@ def test_small_stays_as_it_is() -> None:
     plain = TrainConfig.model_validate(SMALL)
     assert (plain.optimizer, plain.precision, plain.warmup_steps) == ("adam", "float32", 0)
     assert (plain.clip_norm, plain.ema, plain.early_stopping, plain.start_from) == (None, None, None, None)
+
+
+def test_mixed_precision_tells_columns_far_from_zero_apart(tmp_path: Path) -> None:
+    """Columns around 100,000, which float16 does not even hold."""
+    x, y = digits()
+    make_examples(tmp_path / "columns", x.reshape(len(x), -1).astype(np.float32) + 1e5, y)
+    run: dict[str, Any] = {"encoder": {"architecture": "mlp", "filters": 8, "dim": 8}, "augment": {}, "epochs": 1}
+    train_here(config_of(**run), tmp_path / "columns", tmp_path / "full")
+    train_here(config_of(**run, precision="mixed_float16"), tmp_path / "columns", tmp_path / "half")
+    full, half = losses_of(tmp_path / "full"), losses_of(tmp_path / "half")
+    np.testing.assert_allclose(half[0], full[0], rtol=0.02)
+    np.testing.assert_allclose(half.mean(), full.mean(), rtol=0.1)

@@ -24,9 +24,10 @@ def mlp(spec: InputSpec, config: EncoderConfig, *, seed: int) -> SimilarityModel
       seed: of the initial weights.
     """
     inputs = keras.Input(spec.shape, dtype=spec.dtype, name="input")
-    x = layers.Rescaling(1 / 255 if spec.dtype == "uint8" else 1.0, name="rescale")(inputs)
-    # Columns differ in scale: moving mean and variance standardise them, inside the model.
-    x = layers.BatchNormalization(center=False, scale=False, synchronized=True, name="standardize")(x)
+    # Columns differ in scale: moving mean and variance standardise them, inside the model; before that half precision
+    # could not tell the values of a column far from 0 apart.
+    x = layers.Rescaling(1 / 255 if spec.dtype == "uint8" else 1.0, dtype="float32", name="rescale")(inputs)
+    x = layers.BatchNormalization(center=False, scale=False, synchronized=True, dtype="float32", name="standardize")(x)
     for block in range(2):
         kernel = keras.initializers.HeNormal(seed=seed + block)
         x = layers.Dense(WIDTH * config.filters, use_bias=False, kernel_initializer=kernel, name=f"dense{block}")(x)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,8 @@ class TrainPlan:
     Attributes:
       num_shards: of the train split.
       counts: int64[c], training examples of each class.
-      starts: int64[c + 1], shards: int64[p]. Pieces of class i lie in `shards[starts[i]:starts[i + 1]]`, all different.
+      starts: int64[c + 1], shards: int64[p]. Pieces of class i lie in `shards[starts[i]:starts[i + 1]]`, which grow: who
+        knows in which shards a class lies knows the piece, and with `piece_of` the shard, of each id.
       lone: shards that hold one class though the data has others.
     """
 
@@ -77,8 +78,12 @@ class TrainPlan:
                 "training examples of a class that had none when they were counted",
                 "rows were altered during the run: run `simpipe shard` again in an empty folder",
             )
-        piece = (hash_ids(ids, seed=seed + PIECE) % pieces.astype(np.uint64)).astype(np.int64)
-        return self.shards[self.starts[classes] + piece]
+        return self.shards[self.starts[classes] + piece_of(ids, pieces, seed)]
+
+
+def piece_of(ids: Any, pieces: np.ndarray, seed: int) -> np.ndarray:
+    """The piece of its class that each id belongs to: int64[n]. pieces: int64[n], how many its class has."""
+    return (hash_ids(ids, seed=seed + PIECE) % pieces.astype(np.uint64)).astype(np.int64)
 
 
 def plan_train(
@@ -94,7 +99,10 @@ def plan_train(
     starts = np.concatenate([[0], np.cumsum(pieces)])
     shards = _deal(names, counts, pieces, num_shards, seed)
     plan = TrainPlan(num_shards, counts, starts, shards)
-    return plan if one_class_shards or (counts > 0).sum() < 2 else _with_company(plan)
+    if not one_class_shards and (counts > 0).sum() > 1:
+        plan = _with_company(plan)
+    owner = np.repeat(np.arange(len(counts)), np.diff(plan.starts))
+    return replace(plan, shards=plan.shards[np.lexsort((plan.shards, owner))])
 
 
 def _deal(names: Sequence[str], counts: np.ndarray, pieces: np.ndarray, num_shards: int, seed: int) -> np.ndarray:

@@ -149,7 +149,7 @@ def test_embedding_goes_on_after_a_kill_and_trusts_no_damaged_file(ran, tmp_path
     folder = tmp_path / "out"
     examples = tmp_path / "examples"
     shutil.copytree(line.examples[0], examples)
-    victim = sorted(examples.glob("query*"))[-1]
+    victim = sorted(examples.glob("query*.gz"))[-1]
     whole = victim.read_bytes()
     victim.unlink()
     with pytest.raises(SimpipeError, match=victim.name):

@@ -1,32 +1,73 @@
-"""Pictures of a few examples, for reports and tables: only the shards that can hold the ids are read."""
+"""Pictures of a few examples, for reports and tables: only runs of their classes are read, by their offsets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from simpipe.data.examples import DatasetInfo
+from simpipe.data.examples import DatasetInfo, ShardInfo
+from simpipe.data.record_reader import read_records
 from simpipe.ids import bucket_of
+from simpipe.storage import Folder, open_folder
+
+_ROWS = 1024
+_NO_CLASS = -2
 
 
-def fetch_inputs(folder: Path, info: DatasetInfo, ids: Sequence[str]) -> dict[str, np.ndarray]:
+def fetch_inputs(
+    folder: str | Path | Folder, info: DatasetInfo, ids: Sequence[str], labels: Mapping[str, str | None] | None = None
+) -> dict[str, np.ndarray]:
     """Inputs of examples by id, as stored: arrays of `info.input.shape`. Ids that are not there are left out.
 
-    Imports TensorFlow. An id's shard follows from its hash, so at most one shard a split is read for each id.
-    """
-    from simpipe.data.parsing import open_records, parse_batch
+    Imports TensorFlow. Outside of the train split an id's shard follows from its hash; in it a class lies in few shards.
 
-    unique = sorted(set(ids))
-    shards = bucket_of(unique, info.num_shards)
+    Args:
+      labels: class names of ids, None for an example without a label. An id that is not in it is looked for in all runs.
+    """
+    opened, unique = open_folder(folder), sorted(set(ids))
+    index_of = {name: index for index, name in enumerate(info.class_names)}
+    known = {name: -1 if label is None else index_of.get(label, _NO_CLASS) for name, label in (labels or {}).items()}
+    shard_of = dict(zip(unique, bucket_of(unique, info.num_shards).tolist(), strict=True))
+    left = set(unique)
     found: dict[str, np.ndarray] = {}
-    for number in np.unique(shards):
-        wanted = [unique[i].encode() for i in np.flatnonzero(shards == number)]
-        for split in info.splits:
-            path, _ = info.shards(folder, split)[int(number)]
-            for batch in open_records(path, info.compression).batch(1024):
-                names, _, inputs = (tensor.numpy() for tensor in parse_batch(batch, info.input))
-                for row in np.flatnonzero(np.isin(names.astype(bytes), wanted)):
-                    found[names[row].decode()] = inputs[row]
+    for split in sorted(info.splits, key=lambda name: name == "train"):  # last: an id of unknown label is looked for in all of it
+        for number, shard in enumerate(info.splits[split].shards):
+            here = {name for name in left if split == "train" or shard_of[name] == number}
+            for begin, stop in _spans(shard, {known.get(name) for name in here}):
+                inputs = _of_run(opened, shard, info, begin, stop, here)
+                found |= inputs
+                left -= inputs.keys()
+                here -= inputs.keys()
+    return found
+
+
+def _spans(shard: ShardInfo, classes: set[int | None]) -> list[tuple[int, int]]:
+    """Ranges of records that the runs of some classes make up; None among them stands for all classes."""
+    blocks = np.array(shard.class_blocks, np.int64).reshape(-1, 2)
+    wanted = np.isin(blocks[:, 0], list(classes - {None})) | (None in classes)
+    edges = np.flatnonzero(np.diff(wanted.astype(np.int8), prepend=0, append=0))
+    records = np.concatenate([[0], np.cumsum(blocks[:, 1])])[edges].tolist()
+    return list(zip(records[::2], records[1::2], strict=True))
+
+
+def _of_run(
+    folder: Folder, shard: ShardInfo, info: DatasetInfo, first: int, stop: int, wanted: set[str]
+) -> dict[str, np.ndarray]:
+    """The wanted examples among some records of a shard; reads no further than to the last of them."""
+    import tensorflow as tf
+
+    from simpipe.data.parsing import parse_batch
+
+    found: dict[str, np.ndarray] = {}
+    for start in range(first, stop, _ROWS):
+        records = read_records(folder, shard, start, min(start + _ROWS, stop)).data
+        ids = tf.io.parse_example(records, {"id": tf.io.FixedLenFeature([], tf.string, "")})["id"].numpy()
+        rows = np.flatnonzero(np.isin(ids.astype(bytes), [name.encode() for name in wanted]))
+        if len(rows):
+            inputs = parse_batch(tf.constant(records[rows]), info.input)[2].numpy()
+            found |= dict(zip((ids[row].decode() for row in rows), inputs, strict=True))
+        if len(found) == len(wanted):
+            break
     return found

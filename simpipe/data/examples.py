@@ -153,15 +153,10 @@ def shard_name(split: str, index: int, of: int, suffix: str) -> str:
     return f"{split}-{index:05d}-of-{of:05d}{suffix}"
 
 
-def verify_dataset(
-    folder: str | Path | Folder, info: DatasetInfo, *, checksums: bool = True, sizes: bool = True, splits: Collection[str] = ()
-) -> None:
+def verify_dataset(folder: str | Path | Folder, info: DatasetInfo, *, checksums: bool = True, sizes: bool = True) -> None:
     """Checks that the files are those that `dataset.json` describes: names and counts, and as asked sizes or checksums.
 
     One listing of the folder; only `checksums` reads files. `verify_examples` reads every record.
-
-    Args:
-      splits: the splits to look at; all by default.
 
     Raises:
       ContractError: a shard or its sidecar is missing, altered or surplus, or counts do not add up; names the file.
@@ -169,17 +164,15 @@ def verify_dataset(
     opened = open_folder(folder)
     found, listed = opened.sizes(), set()
     for name, parts in info.splits.items():
-        wanted = not splits or name in splits
         if sum(parts.shard_lengths) != parts.num_examples or len(parts.shards) != info.num_shards:
             raise ContractError(f"{opened.full(DATASET_JSON)}: counts of split {name!r} do not add up", CURE)
         for shard in parts.shards:
-            path = opened.full(shard.path)
-            if wanted and sum(count for _, count in shard.class_blocks) != shard.num_examples:
+            if sum(count for _, count in shard.class_blocks) != shard.num_examples:
+                path = opened.full(shard.path)
                 raise ContractError(f"{path}: class blocks hold another number of examples than the shard", CURE)
             for part in (shard, shard.offsets):
                 listed.add(part.path)
-                if wanted:
-                    _verify_file(opened, part, found.get(part.path), checksums=checksums, sizes=sizes)
+                _verify_file(opened, part, found.get(part.path), checksums=checksums, sizes=sizes)
     if surplus := surplus_files(found, listed):
         raise ContractError(f"{opened.full(surplus[0])}: not listed in {DATASET_JSON}", "remove the file, or " + CURE)
 

@@ -46,7 +46,7 @@ def fetch_inputs(
 def _spans(shard: ShardInfo, classes: set[int | None]) -> list[tuple[int, int]]:
     """Ranges of records that the runs of some classes make up; None among them stands for all classes."""
     blocks = np.array(shard.class_blocks, np.int64).reshape(-1, 2)
-    wanted = np.isin(blocks[:, 0], list(classes - {None})) | (None in classes)
+    wanted = np.isin(blocks[:, 0], [index for index in classes if index is not None]) | (None in classes)
     edges = np.flatnonzero(np.diff(wanted.astype(np.int8), prepend=0, append=0))
     records = np.concatenate([[0], np.cumsum(blocks[:, 1])])[edges].tolist()
     return list(zip(records[::2], records[1::2], strict=True))

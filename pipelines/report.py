@@ -211,7 +211,8 @@ def query_cards(
         from simpipe.data.pictures import fetch_inputs
 
         shown = neighbors.ids[:, : config.report.neighbors]
-        pictures = fetch_inputs(line.examples[0], examples, [*names, *shown[shown != None].tolist()])  # noqa: E711
+        known = dict(zip(neighbors.ids.ravel().tolist(), neighbors.labels.ravel().tolist(), strict=True))
+        pictures = fetch_inputs(line.examples[0], examples, [*names, *shown[shown != None].tolist()], known)  # noqa: E711
     cards = []
     for row, (name, label) in enumerate(zip(names, labels, strict=True)):
         around = [

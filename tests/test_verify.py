@@ -431,3 +431,18 @@ def test_the_limit_of_findings(folder: Path) -> None:
 def test_without_dataset_json(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"dataset\.json"):
         verify_examples(tmp_path)
+
+
+@pytest.mark.parametrize("block", [100, 999, 7000])
+def test_records_across_the_edges_of_blocks(folder: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_size = shard_of(folder).stat().st_size
+    expected = []
+    for damaged in (False, True):
+        if damaged:
+            flip(shard_of(folder), whole_size // 2)
+        expected.append(verify_examples(folder).findings)
+    flip(shard_of(folder), whole_size // 2)
+    monkeypatch.setattr("simpipe.data.verify_records._BLOCK", block)
+    assert verify_examples(folder).findings == expected[0] == ()
+    flip(shard_of(folder), whole_size // 2)
+    assert verify_examples(folder).findings == expected[1] != ()

@@ -146,6 +146,13 @@ def test_what_counts_do_not_allow_is_told():
     assert len(made.lone) == 3
 
 
+def test_a_class_that_moves_can_be_the_company_that_a_shard_was_denied():
+    """Shard 0 is looked at before the class that moves into it."""
+    made = plan([1, 2], 3, 1)
+    assert sorted(map(len, classes_in(made))) == [0, 1, 2]
+    assert len(made.lone) == 1
+
+
 def test_a_hundred_thousand_classes_of_a_power_law():
     counts = np.maximum(1, 2_000_000 / np.arange(1, 100_001) ** 1.1).astype(np.int64)
     made = plan(counts, 1000, 256)

@@ -133,7 +133,6 @@ def _with_company(plan: TrainPlan) -> TrainPlan:
     alone = classes_in[plan.shards] == 1
     only[plan.shards[alone]] = piece_class[alone]
     changed: dict[int, list[int]] = {}
-    lone: list[int] = []
 
     def places(which: int) -> list[int]:
         return changed.setdefault(which, plan.shards[plan.starts[which] : plan.starts[which + 1]].tolist())
@@ -160,10 +159,9 @@ def _with_company(plan: TrainPlan) -> TrainPlan:
             pieces[guest] += 1
             loads[held] += counts[guest] / pieces[guest]
             classes_in[shard] += 1
-        else:
-            lone.append(shard)
+    lone = tuple(np.flatnonzero(classes_in == 1).tolist())
     if not changed:
-        return TrainPlan(plan.num_shards, counts, plan.starts, plan.shards, tuple(lone))
+        return replace(plan, lone=lone)
     touched = np.zeros(len(counts), bool)
     touched[list(changed)] = True
     starts = np.concatenate([[0], np.cumsum(pieces)])
@@ -171,4 +169,4 @@ def _with_company(plan: TrainPlan) -> TrainPlan:
     shards[~np.repeat(touched, pieces)] = plan.shards[~touched[piece_class]]
     for which, held in changed.items():
         shards[starts[which] : starts[which + 1]] = held
-    return TrainPlan(plan.num_shards, counts, starts, shards, tuple(lone))
+    return TrainPlan(plan.num_shards, counts, starts, shards, lone)

@@ -30,7 +30,7 @@ def test_nearest_rows_equal_a_full_sort(n: int, m: int, block: int, seed: int) -
     vectors = rng.normal(size=(n, 5)).astype(np.float32)
     vectors[rng.random(n) < 0.2] = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hard_classes, "_BLOCK", block)
+        patch.setattr(hard_classes, "_VALUES", block * n)
         found = nearest_rows(vectors, m)
     there = np.flatnonzero((vectors != 0).any(axis=1))
     for row in range(n):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trainer_runs import config_of, record_of, train_here, write_examples
+from trainer_runs import config_of, record_of, stop_after, train_here, write_examples
 
 from simpipe.config.models import EarlyStopping
 from simpipe.data.examples import DatasetInfo
@@ -57,7 +57,7 @@ def test_metrics_in_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None
     rng = np.random.default_rng(0)
     vectors, labels = rng.normal(size=(50, 4)).astype(np.float32), rng.integers(6, size=50)
     whole = measure(vectors, labels)
-    monkeypatch.setattr(held_out, "_BLOCK", 7)
+    monkeypatch.setattr(held_out, "_VALUES", 7 * 50)
     assert measure(vectors, labels) == pytest.approx(whole, abs=1e-12)
 
 
@@ -92,6 +92,9 @@ def test_stops_and_keeps_the_best_weights(tmp_path: Path, examples: Path, monkey
     monkeypatch.setattr(HeldOut, "measure", lambda self, encoder: {"recall_at_1": next(values)})
     run: dict[str, Any] = {"schedule": "constant", "epochs": 9, "steps_per_epoch": 3}
     run["early_stopping"] = {"held_out": ["8", "9"], "patience": 2}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(7, patch)  # the best weights are then in the backup only
+        train_here(config_of(**run), examples, tmp_path / "stopped")
     info = train_here(config_of(**run), examples, tmp_path / "stopped")
     record = record_of(tmp_path / "stopped")
     assert record["steps"] == 12

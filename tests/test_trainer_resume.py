@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trainer_runs import config_of, losses_of, record_of, train_apart, train_here, write_examples
+from trainer_runs import config_of, losses_of, record_of, stop_after, train_apart, train_here, write_examples
 
 from simpipe.training.backup import Backup, RunState
+from simpipe.training.curves import Curves
 
 # All that has a state, in two configurations and one without labels.
 EVERYTHING: dict[str, dict[str, Any]] = {
@@ -86,7 +87,7 @@ def test_killed_twice_in_processes_of_its_own(tmp_path: Path, examples: Path) ->
     assert not (cut / ".backup").exists()
 
 
-@pytest.mark.parametrize(("name", "stop_in"), [("proxies", 13), ("views", 4)])
+@pytest.mark.parametrize(("name", "stop_in"), [("proxies", 13), ("views", 17)])
 def test_stopped_in_any_step(name: str, stop_in: int, tmp_path: Path, examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(**EVERYTHING[name])
     stop_after(stop_in, monkeypatch)
@@ -96,20 +97,6 @@ def test_stopped_in_any_step(name: str, stop_in: int, tmp_path: Path, examples: 
     train_here(config, examples, tmp_path / "cut")
     train_here(config, examples, tmp_path / "whole")
     same(tmp_path / "whole", tmp_path / "cut")
-
-
-def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    import keras
-
-    reset, left = keras.Model.reset_metrics, [steps]
-
-    def reset_or_stop(self: Any) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        reset(self)
-
-    monkeypatch.setattr(keras.Model, "reset_metrics", reset_or_stop)
 
 
 def test_another_number_of_devices_goes_on(tmp_path: Path, examples: Path) -> None:
@@ -147,6 +134,18 @@ def test_backup_gives_back_what_it_got(tmp_path: Path) -> None:
     assert variables[0].numpy().tolist() == [1.5, 2.5]
     assert int(variables[1].numpy()) == 7
     assert Backup(tmp_path, run="b").restore(variables).step == 0
+
+
+def test_curves_beyond_the_backup_are_drawn_again(tmp_path: Path) -> None:
+    """A kill between the event file and the backup leaves a file that is ahead."""
+    for begin in (0, 5):
+        curves = Curves(tmp_path / "logs", step=begin)
+        assert not [step for steps in curves_of(tmp_path).values() for step, _ in steps if step > begin]
+        for step in range(begin + 1, 10):
+            curves.add(step, {"a": float(step), "b": 0.5})
+            if step in (5, 8):
+                curves.close(step)
+    assert curves_of(tmp_path) == {"a": [(step, step) for step in range(1, 9)], "b": [(step, 0.5) for step in range(1, 9)]}
 
 
 def curves_of(folder: Path) -> dict[str, list[tuple[int, float]]]:

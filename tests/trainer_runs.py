@@ -75,6 +75,21 @@ def record_of(folder: Path) -> dict[str, Any]:
     return files.read_json(folder / "train.json")
 
 
+def stop_after(steps: int, monkeypatch: Any) -> None:
+    """Interrupts the run at the beginning of the step after `steps` more ones."""
+    import keras
+
+    reset, left = keras.Model.reset_metrics, [steps]
+
+    def reset_or_stop(self: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        reset(self)
+
+    monkeypatch.setattr(keras.Model, "reset_metrics", reset_or_stop)
+
+
 def kill_in(steps: int) -> None:
     """Arms a kill at the beginning of the step after `steps` more ones."""
     import keras

@@ -12,7 +12,7 @@ from simpipe.data.examples import DatasetInfo
 from simpipe.samplers.class_reader import read_classes
 
 _CLASSES = 512  # read and embedded at a time
-_BLOCK = 2048  # rows of the matrix of similarities at a time
+_VALUES = 1 << 24  # similarities in memory at a time
 _SPARE = 4  # neighbors kept for each place of a bundle: some are in another bundle already
 
 
@@ -70,8 +70,9 @@ def nearest_rows(vectors: np.ndarray, m: int) -> np.ndarray:
     take = min(m, n - 1)
     if take < 1:
         return found
-    for begin in range(0, n, _BLOCK):
-        rows = np.arange(begin, min(begin + _BLOCK, n))
+    block = max(1, _VALUES // n)
+    for begin in range(0, n, block):
+        rows = np.arange(begin, min(begin + block, n))
         similar = vectors[rows] @ vectors.T
         similar[:, ~there] = -np.inf
         similar[np.arange(len(rows)), rows] = -np.inf

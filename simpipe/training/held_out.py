@@ -16,7 +16,7 @@ from simpipe.samplers.class_reader import read_classes
 
 _FIELD = "train.early_stopping.held_out"
 _STREAM = 0x4E1D
-_BLOCK = 1024
+_VALUES = 1 << 24  # similarities in memory at a time
 
 
 def choose_held_out(info: DatasetInfo, settings: EarlyStopping, *, seed: int, classes_per_batch: int) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ def measure(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "r_precision": PrecisionAtK(**by_size),
         "map_at_r": MapAtK(**by_size),
     }
-    sums, block = dict.fromkeys(metrics, 0.0), max(1, _BLOCK)
+    sums, block = dict.fromkeys(metrics, 0.0), max(1, _VALUES // max(len(labels), 1))
     for begin in range(0, len(asking), block):
         rows = asking[begin : begin + block]
         relevant = which[_nearest(embeddings, rows, deep)] == which[rows][:, None]

@@ -17,7 +17,7 @@ _SPARE = 4  # neighbors kept for each place of a bundle: some are in another bun
 
 
 def near_classes(
-    folder: Path,
+    folder: str | Path,
     info: DatasetInfo,
     classes: Sequence[int],
     *,

@@ -94,7 +94,7 @@ def verdict(values: Sequence[float], patience: int | None) -> tuple[int, bool]:
 class HeldOut:
     """Examples of the held-out classes, in memory from the first measurement on."""
 
-    def __init__(self, folder: Path, info: DatasetInfo, names: Sequence[str], *, at_most: int, seed: int) -> None:
+    def __init__(self, folder: str | Path, info: DatasetInfo, names: Sequence[str], *, at_most: int, seed: int) -> None:
         self._folder, self._info, self._at_most, self._seed = folder, info, at_most, seed
         place = {name: index for index, name in enumerate(info.class_names)}
         self._classes = [place[name] for name in names]

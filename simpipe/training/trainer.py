@@ -38,7 +38,7 @@ _CURE_16 = "use `precision: mixed_bfloat16`, whose numbers reach as far as float
 _READ_EVERY = 16  # steps: reading a loss waits for the device
 
 
-def train(config: Config, *, examples: Path, folder: Path, key: str) -> EncoderInfo:
+def train(config: Config, *, examples: str | Path, folder: Path, key: str) -> EncoderInfo:
     """Trains and saves an encoder, with `train.json` and `losses.npy` beside it.
 
     The same configuration, examples and kind of machine give the same weights to the bit, also where the run was
@@ -47,7 +47,7 @@ def train(config: Config, *, examples: Path, folder: Path, key: str) -> EncoderI
 
     Args:
       config: `train` and `seed` are used.
-      examples: folder of an examples data set with a `train` split.
+      examples: folder of an examples data set with a `train` split, a local path or `gs://bucket/prefix`.
       folder: where the encoder goes.
       key: identity of this step's inputs, kept in `encoder.json`.
 
@@ -67,7 +67,7 @@ def train(config: Config, *, examples: Path, folder: Path, key: str) -> EncoderI
 class _Run:
     """One run: what it is made of, its loop, and its end."""
 
-    def __init__(self, config: Config, *, examples: Path, folder: Path, key: str) -> None:
+    def __init__(self, config: Config, *, examples: str | Path, folder: Path, key: str) -> None:
         self.config, self.examples, self.folder, self.key = config, examples, folder, key
         settings = self.settings = config.train
         stopping, sampling = settings.early_stopping, sampler_of(settings)

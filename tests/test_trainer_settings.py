@@ -15,7 +15,7 @@ from simpipe.config import parse_config
 from simpipe.config.models import TrainConfig
 from simpipe.data.examples import DatasetInfo
 from simpipe.errors import ConfigError, SimpipeError
-from simpipe.training import trainer
+from simpipe.training import task
 from simpipe.training.average import WeightAverage
 from simpipe.training.encoder import load_model
 from simpipe.training.optimizer import learning_rate
@@ -142,6 +142,26 @@ def test_half_precision_without_a_number_says_what_to_use(
         train_here(config_of(**STEP, precision="mixed_float16"), examples, tmp_path)
 
 
+def test_half_precision_whose_gradients_overflow_for_good(
+    tmp_path: Path, examples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is a number, its gradient is none: loss scaling would skip every step and say nothing."""
+    import keras
+
+    from simpipe.losses import MultiSimilarityLoss
+    from simpipe.training import recipes
+
+    ops: Any = keras.ops
+
+    class Steep(MultiSimilarityLoss):
+        def anchor_values(self, pairs: Any) -> Any:
+            return super().anchor_values(pairs) + ops.sqrt(ops.sum(pairs.distances) * 0.0)
+
+    monkeypatch.setattr(recipes, "make_loss", lambda *args, **kwargs: Steep())
+    with pytest.raises(SimpipeError, match=r"(?s)not finite, step after step \(up to step 20\).*mixed_bfloat16"):
+        train_here(config_of(steps_per_epoch=20, precision="mixed_float16"), examples, tmp_path)
+
+
 def test_schedules() -> None:
     def rates(steps: list[int], **settings: Any) -> np.ndarray:
         rate = learning_rate(TrainConfig.model_validate({"learning_rate": 0.4, **settings}), 100)
@@ -181,7 +201,7 @@ def test_the_record_repeats_the_run(tmp_path: Path, examples: Path) -> None:
 
 
 def test_a_batch_must_divide_by_the_devices(tmp_path: Path, examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "_devices", lambda: ["CPU:0", "CPU:1", "CPU:2"])
+    monkeypatch.setattr(task, "local_devices", lambda: ["CPU:0", "CPU:1", "CPU:2"])
     with pytest.raises(ConfigError, match="16 does not divide by 3 devices"):
         train_here(config_of(), examples, tmp_path)
 

@@ -28,11 +28,6 @@ class WeightAverage:
         """Takes in the weights as they are after `step` steps, counted from 1."""
         self._update(tf.constant(min(self._momentum, (1 + step) / (10 + step)), tf.float32))
 
-    def reset(self) -> None:
-        """Begins again from the weights as they are."""
-        for average, weight in zip(self.variables, self._weights, strict=True):
-            average.assign(np.asarray(weight))
-
     def values(self) -> list[np.ndarray]:
         return [average.numpy() for average in self.variables]
 

@@ -9,9 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from simpipe.augmenters.affine import is_identity, random_affine
+from simpipe.augmenters.elastic import random_elastic
 from simpipe.augmenters.simclr import SimCLRAugmenter
 from simpipe.augmenters.turns import turn_classes
 from simpipe.config import Config
+from simpipe.config.models import AugmentConfig
 from simpipe.data.examples import InputSpec
 from simpipe.errors import ConfigError
 
@@ -43,7 +45,9 @@ def labelled_change(config: Config, spec: InputSpec, *, classes: np.ndarray | No
     augment, seed = config.train.augment, config.seed
     moves = not is_identity(augment)
     if moves or augment.turns:
-        _check_image(spec, "train.augment: only images can be rotated, scaled, sheared or shifted", "leave train.augment out")
+        _check_image(
+            spec, "train.augment: only images can be rotated, scaled, sheared, shifted or bent", "leave train.augment out"
+        )
     if augment.turns and spec.shape[0] != spec.shape[1]:
         raise ConfigError(
             f"train.augment.turns: images of {spec.shape[0]} x {spec.shape[1]} change shape when turned", "resize to a square"
@@ -56,7 +60,7 @@ def labelled_change(config: Config, spec: InputSpec, *, classes: np.ndarray | No
             labels = tf.gather(tf.constant(classes), labels)
         if augment.turns:
             inputs, labels = turn_classes(inputs, labels, seed=seed, step=step)
-        return random_affine(inputs, augment, seed=seed, step=step) if moves else inputs, labels
+        return _moved(inputs, augment, seed=seed, step=step) if moves else inputs, labels
 
     return change
 
@@ -78,8 +82,8 @@ def views_change(config: Config, spec: InputSpec) -> Change:
             )
 
         def affine(step: tf.Tensor, inputs: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            first = random_affine(inputs, augment, seed=seed, step=step)
-            return first, random_affine(inputs, augment, seed=seed + _SECOND_VIEW, step=step)
+            first = _moved(inputs, augment, seed=seed, step=step)
+            return first, _moved(inputs, augment, seed=seed + _SECOND_VIEW, step=step)
 
         return affine
 
@@ -95,6 +99,11 @@ def views_change(config: Config, spec: InputSpec) -> Change:
         return first, second
 
     return simclr
+
+
+def _moved(images: tf.Tensor, augment: AugmentConfig, *, seed: int, step: tf.Tensor) -> tf.Tensor:
+    images = random_affine(images, augment, seed=seed, step=step)
+    return random_elastic(images, augment.elastic, seed=seed, step=step) if augment.elastic else images
 
 
 def _check_image(spec: InputSpec, problem: str, cure: str) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from simpipe.config.models import TrainConfig
-from simpipe.errors import ConfigError
+from simpipe.errors import ConfigError, SimpipeError
 from simpipe.schedules import WarmupCosineDecay
 
 _OPTIMIZERS: dict[str, Any] = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
@@ -68,6 +69,16 @@ def learning_rate(settings: TrainConfig, total_steps: int) -> float | keras.opti
     if settings.schedule == "constant":
         return settings.learning_rate
     return keras.optimizers.schedules.CosineDecay(settings.learning_rate, total_steps)
+
+
+def check_scale(optimizer: Any, *, step: int) -> None:
+    """Raises SimpipeError where float16 gradients overflow however little the loss is scaled: no step is taken any more."""
+    scale = getattr(optimizer, "dynamic_scale", None)
+    if scale is not None and float(np.asarray(scale)) < 1.0:
+        raise SimpipeError(
+            f"training: float16 gradients are not finite, step after step (up to step {step})",
+            "use `train.precision: mixed_bfloat16`, whose numbers reach as far as float32's, or lower train.learning_rate",
+        )
 
 
 @contextlib.contextmanager

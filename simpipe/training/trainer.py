@@ -13,23 +13,17 @@ import numpy as np
 import tensorflow as tf
 
 from simpipe import files
-from simpipe.architectures import build_encoder
 from simpipe.config import Config
-from simpipe.data.examples import DatasetInfo
-from simpipe.errors import ConfigError, SimpipeError
+from simpipe.errors import SimpipeError
 from simpipe.progress import progress
-from simpipe.samplers.shard_sampler import ShardSampler
-from simpipe.training.average import WeightAverage
 from simpipe.training.backup import Backup, RunState
-from simpipe.training.batches import changed, labelled_change, views_change
 from simpipe.training.curves import Curves
 from simpipe.training.encoder import EncoderInfo, fingerprint_of, save_encoder
 from simpipe.training.hard_classes import near_classes
-from simpipe.training.held_out import HeldOut, choose_held_out, verdict
-from simpipe.training.optimizer import build_optimizer, computing_in, make_optimizer
-from simpipe.training.recipes import make_learner, sampler_of
+from simpipe.training.held_out import verdict
+from simpipe.training.optimizer import check_scale
 from simpipe.training.record import session, training_facts, write_record
-from simpipe.training.start import load_start
+from simpipe.training.task import Task
 
 _LOG = logging.getLogger(__name__)
 _BACKUP = ".backup"
@@ -58,63 +52,22 @@ def train(config: Config, *, examples: str | Path, folder: Path, key: str) -> En
     """
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
-    run = _Run(config, examples=examples, folder=folder, key=key)
+    run = _Run(Task(config, examples), folder=folder, key=key)
     run.begin()
     run.go_on()
     return run.finish()
 
 
 class _Run:
-    """One run: what it is made of, its loop, and its end."""
+    """One run: its loop, and its end."""
 
-    def __init__(self, config: Config, *, examples: str | Path, folder: Path, key: str) -> None:
-        self.config, self.examples, self.folder, self.key = config, examples, folder, key
-        settings = self.settings = config.train
-        stopping, sampling = settings.early_stopping, sampler_of(settings)
-        info = DatasetInfo.load(examples)
-        self.held_out: tuple[str, ...] = ()
-        if stopping:
-            self.held_out = choose_held_out(info, stopping, seed=config.seed, classes_per_batch=sampling.classes_per_batch)
-        self.sampler = ShardSampler(examples, sampling, seed=config.seed, held_out=self.held_out)
-        self.devices = _devices()
-        if self.sampler.batch_size % len(self.devices):
-            raise ConfigError(
-                f"train.sampler: classes_per_batch * examples_per_class = {self.sampler.batch_size} does not divide by "
-                f"{len(self.devices)} devices",
-                "change either, or hide devices with CUDA_VISIBLE_DEVICES",
-            )
-        self.strategy = tf.distribute.MirroredStrategy(self.devices)
-        self.epoch_steps = settings.steps_per_epoch or self.sampler.steps_per_pass
-        self.total = settings.epochs * self.epoch_steps
-        self.sampler.check_groups(self.total)
-        self.info = self.sampler.info
-
-        place = {name: index for index, name in enumerate(self.info.class_names)}
-        self.classes = [place[name] for name in self.info.train_classes if name not in self.held_out]
-        self.change = self._change()
-        turns = 4 if settings.augment.turns else 1
-        with self.strategy.scope(), computing_in(settings.precision):
-            learner = make_learner(config, self.info.input, num_classes=turns * len(self.classes))
-            optimizer = make_optimizer(settings, total_steps=self.total, replicas=len(self.devices))
-            self.model: Any = learner.model
-            # XLA measured slower here: 78 ms a step against 64 for conv4 with batches of 128 on two cores.
-            self.model.compile(optimizer, loss=learner.loss, jit_compile=False)
-            build_optimizer(self.model)
-        self.trained: Any = learner.encoder
-        # A float32 model outside the strategy: neither optimizer nor replicas go into the file.
-        self.encoder: Any = build_encoder(self.info.input, settings.encoder, seed=config.seed)
-        self.start = None
-        if settings.start_from is not None:
-            self.start = load_start(settings.start_from, self.encoder, spec=self.info.input, settings=settings.encoder)
-            self.trained.set_weights(self.encoder.get_weights())
-        self.average = WeightAverage(self.trained.weights, settings.ema) if settings.ema is not None else None
-        self.measuring = None
-        if stopping:
-            self.measuring = HeldOut(examples, self.info, self.held_out, at_most=stopping.at_most, seed=config.seed)
-        self.facts = training_facts(config, replicas=len(self.devices), start=self.start)
+    def __init__(self, task: Task, *, folder: Path, key: str) -> None:
+        self.task, self.folder, self.key = task, folder, key
+        self.settings = task.config.train
+        self.facts = training_facts(task.config, replicas=len(task.devices), start=task.start)
         # A run may go on with another number of replicas: the batches are the same.
         identity = {name: value for name, value in self.facts.items() if name != "replicas"}
-        self.backup = Backup(folder / _BACKUP, run=files.digest({"key": key, "epoch_steps": self.epoch_steps, **identity}))
+        self.backup = Backup(folder / _BACKUP, run=files.digest({"key": key, "epoch_steps": task.epoch_steps, **identity}))
         self.state = RunState()
         self.saved = 0  # steps in the backup
         self.curves: Curves | None = None
@@ -124,41 +77,40 @@ class _Run:
 
     def begin(self) -> None:
         """From the backup, or from the first step."""
-        with self.strategy.scope():
-            self.state = self.backup.restore(self._variables())
+        with self.task.strategy.scope():
+            self.state = self.backup.restore(self.task.variables())
         state, self.saved = self.state, self.state.step
-        state.sessions.append(session(state.step, self.devices))
+        state.sessions.append(session(state.step, self.task.devices))
         if self.settings.tensorboard:
             self.curves = Curves(self.folder / "logs", step=state.step)
         for step, neighbors in state.neighbors:
-            self.sampler.set_neighbors(neighbors, from_step=step)
-        if not state.step and self.start is not None and self.settings.sampler.hard_classes:
+            self.task.sampler.set_neighbors(neighbors, from_step=step)
+        if not state.step and self.task.start is not None and self.settings.sampler.hard_classes:
             self._find_near_classes()
         if state.step:
-            _LOG.info("going on after step %d of %d", state.step, self.total)
+            _LOG.info("going on after step %d of %d", state.step, self.task.total)
 
     def go_on(self) -> None:
         """Trains to the end, or until the held-out metric has stopped rising."""
-        self.model.make_train_function()
-        with progress("train", self.total, "steps") as update, self.sampler.raising():
-            while self.state.step < self.total and not self._stopped():
+        self.task.model.make_train_function()
+        with progress("train", self.task.total, "steps") as update, self.task.sampler.raising():
+            while self.state.step < self.task.total and not self._stopped():
                 # Batches are made ahead: they end where the next ones depend on the weights.
                 first, last = self.state.step, self._next_refresh(self.state.step)
-                batches = changed(self.sampler.dataset(first, steps=last - first), self.change, start_step=first)
-                iterator = iter(self.strategy.experimental_distribute_dataset(batches))
+                iterator = self.task.batches(first, last)
                 pending: list[Any] = []
                 for step in range(first + 1, last + 1):
                     if self.curves:
                         self._draw_rate(step)
-                    self.model.reset_metrics()  # so that the logs are those of this step
-                    pending.append(self.model.train_function(iterator)["loss"])
-                    if self.average:
-                        self.average.update(step)
-                    epoch_ends, saves = step % self.epoch_steps == 0, self._saves_at(step)
+                    self.task.model.reset_metrics()  # so that the logs are those of this step
+                    pending.append(self.task.model.train_function(iterator)["loss"])
+                    if self.task.average:
+                        self.task.average.update(step)
+                    epoch_ends, saves = step % self.task.epoch_steps == 0, self._saves_at(step)
                     if epoch_ends or saves or len(pending) == _READ_EVERY:
                         self._read(pending)
                     if epoch_ends:
-                        self._end_epoch(step // self.epoch_steps)
+                        self._end_epoch(step // self.task.epoch_steps)
                     if saves:
                         self._save()
                     update(step)
@@ -182,37 +134,45 @@ class _Run:
 
     def _end_epoch(self, epoch: int) -> None:
         step, stopping, hard = self.state.step, self.settings.early_stopping, self.settings.sampler.hard_classes
-        if stopping and self.measuring and (epoch % stopping.every == 0 or step == self.total):
-            found = self.measuring.measure(self._current_encoder())
+        if stopping and self.task.measuring and (epoch % stopping.every == 0 or step == self.task.total):
+            found = self.task.measuring.measure(self.task.current_encoder())
             self.state.measured.append({"epoch": epoch, "step": step, **found})
             if self._best() == len(self.state.measured) - 1:
-                self.state.best = self.encoder.get_weights()
+                self.state.best = self.task.encoder.get_weights()
             if self.curves:
                 self.curves.add(step, {f"held_out/{name}": value for name, value in found.items()})
             _LOG.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
-        if hard and epoch % hard.every == 0 and step < self.total:
+        if hard and epoch % hard.every == 0 and step < self.task.total:
             self._find_near_classes()
 
     def _find_near_classes(self) -> None:
         """Neighbors by the present weights, for groups that begin from here on."""
         step, hard = self.state.step, self.settings.sampler.hard_classes
         assert hard is not None
-        encoder = self._current_encoder()
-        near = near_classes(self.examples, self.info, self.classes, encode=encoder.encode, settings=hard, seed=self.config.seed)
-        self.sampler.set_neighbors(near, from_step=step)
+        encoder = self.task.current_encoder()
+        near = near_classes(
+            self.task.examples,
+            self.task.info,
+            self.task.classes,
+            encode=encoder.encode,
+            settings=hard,
+            seed=self.task.config.seed,
+        )
+        self.task.sampler.set_neighbors(near, from_step=step)
         # A group that is being dealt still has the neighbors of its beginning, no more than a pass ago.
-        needed = step - 2 * self.sampler.steps_per_pass
+        needed = step - 2 * self.task.sampler.steps_per_pass
         older = [entry for entry in self.state.neighbors if entry[0] < step]
         last_before = max((at for at, _ in older if at <= needed), default=0)
         self.state.neighbors = [entry for entry in older if entry[0] >= last_before] + [(step, near)]
 
     def _save(self) -> None:
+        check_scale(self.task.model.optimizer, step=self.state.step)
         now = time.monotonic()
         self.state.sessions[-1]["seconds"] += now - self.began
         self.began = now
         if self.curves:
             self.curves.close(self.state.step)
-        self.backup.save(self._variables(), self.state)
+        self.backup.save(self.task.variables(), self.state)
         self.saved = self.state.step
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -220,39 +180,39 @@ class _Run:
     def finish(self) -> EncoderInfo:
         """Saves the encoder."""
         state, settings = self.state, self.settings
-        encoder, best = self._current_encoder(), None
+        encoder, best = self.task.current_encoder(), None
         if settings.early_stopping:
             best = self._best()
             encoder.set_weights(state.best)
         _check_weights(encoder)
-        self.sampler.check()
-        history = {"loss": [float(np.mean(epoch)) for epoch in np.array(state.losses).reshape(-1, self.epoch_steps)]}
+        self.task.sampler.check()
+        history = {"loss": [float(np.mean(epoch)) for epoch in np.array(state.losses).reshape(-1, self.task.epoch_steps)]}
         metrics = {"loss": history["loss"][-1]}
         if best is not None:
             metrics |= {f"held_out_{name}": value for name, value in state.measured[best].items()}
         supervised = settings.recipe.kind == "supervised"
         write_record(
             self.folder,
-            config=self.config,
+            config=self.task.config,
             key=self.key,
-            info=self.info,
+            info=self.task.info,
             facts=self.facts,
             state=state,
             history=history,
-            held_out=self.held_out,
+            held_out=self.task.held_out,
             best=best,
-            stopped=state.step < self.total,
-            sampler=self.sampler.summary(),
+            stopped=state.step < self.task.total,
+            sampler=self.task.sampler.summary(),
             fingerprint=fingerprint_of(encoder),
         )
         info = save_encoder(
             encoder,
             self.folder,
             key=self.key,
-            input=self.info.input,
+            input=self.task.info.input,
             dim=settings.encoder.dim,
             distance="euclidean" if supervised and settings.loss.distance != "cosine" else "cosine",
-            train_classes=self.info.train_classes,
+            train_classes=self.task.info.train_classes,
             training=self.facts,
             history=history,
             metrics=metrics,
@@ -263,28 +223,6 @@ class _Run:
         return info
 
     # --- parts -------------------------------------------------------------------------------------------------------
-
-    def _change(self) -> Any:
-        if self.settings.recipe.kind != "supervised":
-            return views_change(self.config, self.info.input)
-        numbers = None
-        if self.settings.loss.kind in ("proxy_anchor", "arcface"):  # a proxy for each class that is drawn
-            numbers = np.full(len(self.info.class_names), -1, np.int64)
-            numbers[self.classes] = np.arange(len(self.classes))
-        return labelled_change(self.config, self.info.input, classes=numbers)
-
-    def _variables(self) -> list[Any]:
-        """All that a step changes."""
-        model = self.model
-        metrics = {id(variable) for variable in model.metrics_variables}  # begin anew in each step
-        own = {id(variable): variable for variable in (*model.variables, *model.loss_variables) if id(variable) not in metrics}
-        average = self.average.variables if self.average else []
-        return [*own.values(), *model.optimizer.variables, *average]
-
-    def _current_encoder(self) -> Any:
-        """The encoder as it would be saved now."""
-        self.encoder.set_weights(self.average.values() if self.average else self.trained.get_weights())
-        return self.encoder
 
     def _best(self) -> int:
         return self._verdict()[0]
@@ -298,24 +236,18 @@ class _Run:
         return verdict([found[stopping.metric] for found in self.state.measured], stopping.patience)
 
     def _saves_at(self, step: int) -> bool:
-        return step == self.total or step % (self.settings.backup_every or self.epoch_steps) == 0
+        return step == self.task.total or step % (self.settings.backup_every or self.task.epoch_steps) == 0
 
     def _next_refresh(self, step: int) -> int:
         hard = self.settings.sampler.hard_classes
         if hard is None:
-            return self.total
-        every = hard.every * self.epoch_steps
-        return min((step // every + 1) * every, self.total)
+            return self.task.total
+        every = hard.every * self.task.epoch_steps
+        return min((step // every + 1) * every, self.task.total)
 
     def _draw_rate(self, step: int) -> None:
         assert self.curves
-        self.curves.add(step, {"train/learning_rate": float(np.asarray(self.model.optimizer.learning_rate))})
-
-
-def _devices() -> list[str]:
-    """GPUs, or else every logical CPU device."""
-    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-    return [device.name for device in tf.config.list_logical_devices(kind)]
+        self.curves.add(step, {"train/learning_rate": float(np.asarray(self.task.model.optimizer.learning_rate))})
 
 
 def _check_weights(encoder: keras.Model) -> None:

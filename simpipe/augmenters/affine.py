@@ -10,8 +10,8 @@ from simpipe.config.models import AugmentConfig
 
 
 def is_identity(config: AugmentConfig) -> bool:
-    """Whether the configuration changes nothing."""
-    return not any((config.rotate, config.scale, config.shear, config.translate))
+    """Whether the configuration moves nothing."""
+    return not any((config.rotate, config.scale, config.shear, config.translate, config.elastic))
 
 
 def random_affine(images: tf.Tensor, config: AugmentConfig, *, seed: int, step: tf.Tensor | int) -> tf.Tensor:

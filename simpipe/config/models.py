@@ -198,12 +198,16 @@ class EncoderConfig(Model):
 
 
 class AugmentConfig(Model):
-    """Random affine change of each training image; all zero means none. `turns`: classes turned by 90° are classes too."""
+    """Random change of each training image, affine and elastic; all zero means none.
+
+    `turns`: classes turned by 90° are classes too.
+    """
 
     rotate: Annotated[float, Field(ge=0, description="degrees, plus or minus")] = 0.0
     scale: Annotated[float, Field(ge=0, lt=1, description="share, plus or minus")] = 0.0
     shear: Annotated[float, Field(ge=0, description="degrees, plus or minus")] = 0.0
     translate: Annotated[float, Field(ge=0, lt=1, description="share of the side, plus or minus")] = 0.0
+    elastic: Annotated[float, Field(ge=0, lt=0.5, description="standard deviation of local shifts, share of the side")] = 0.0
     turns: bool = False
 
 

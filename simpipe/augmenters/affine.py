@@ -27,7 +27,7 @@ def random_affine(images: tf.Tensor, config: AugmentConfig, *, seed: int, step: 
       The same shape and dtype.
     """
     images = tf.convert_to_tensor(images)
-    matrix = _matrices(tf.shape(images), config, tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)]))
+    matrix = affine_matrices(tf.shape(images), config, tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)]))
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(images, tf.float32),
         transforms=matrix,
@@ -41,8 +41,14 @@ def random_affine(images: tf.Tensor, config: AugmentConfig, *, seed: int, step: 
     return tf.cast(tf.round(moved), images.dtype) if images.dtype.is_integer else tf.cast(moved, images.dtype)
 
 
-def _matrices(shape: tf.Tensor, config: AugmentConfig, seed: tf.Tensor) -> tf.Tensor:
-    """float32[batch, 8]: rows of the projective map from output to input pixels, about the image's centre."""
+def affine_matrices(shape: tf.Tensor, config: AugmentConfig, seed: tf.Tensor) -> tf.Tensor:
+    """Random affine changes, one an image: rows of the projective map from output to input pixels, float32[batch, 8].
+
+    Args:
+      shape: int32[4], [batch, height, width, channels].
+      config: the largest change of each kind, drawn uniformly; about the image's centre.
+      seed: int64[2], the key of the draw.
+    """
     low_high = [
         math.radians(config.rotate),
         config.scale,

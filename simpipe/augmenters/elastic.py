@@ -24,7 +24,7 @@ def random_elastic(images: tf.Tensor, strength: float, *, seed: int, step: tf.Te
       The same shape and dtype.
     """
     images = tf.convert_to_tensor(images)
-    batch, (height, width) = tf.shape(images)[0], images.shape[1:3]
+    batch, (height, width) = tf.shape(images)[0], (int(side or 0) for side in images.shape[1:3])
     draw = tf.stack([tf.cast(seed, tf.int64) + _STREAM, tf.cast(step, tf.int64)])
     shifts = tf.random.stateless_normal(tf.stack([batch, GRID, GRID, 2]), draw) * (
         strength * tf.constant([height, width], tf.float32)

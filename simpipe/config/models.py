@@ -190,11 +190,16 @@ class SamplerConfig(Model):
 
 
 class EncoderConfig(Model):
-    """The network before the `MetricEmbedding` layer. `conv4` and `resnet8` for images, `mlp` for numeric columns."""
+    """The network before the `MetricEmbedding` layer. `conv4` and `resnet8` for images, `mlp` for numeric columns.
+
+    `views`: the saved encoder's embedding is the mean over the image and so many affine changes of it, fixed ones within
+    the bounds of `train.augment`. Each costs as much as the image itself when embeddings are computed, nothing in training.
+    """
 
     architecture: Literal["conv4", "resnet8", "mlp"] = "conv4"
     filters: Positive = 64
     dim: Positive = 64
+    views: Annotated[int, Field(ge=0)] = 0
 
 
 class AugmentConfig(Model):
@@ -246,6 +251,9 @@ class TrainConfig(Model):
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
+        moves = self.augment.model_dump(include={"rotate", "scale", "shear", "translate"})
+        if self.encoder.views and not any(moves.values()):
+            raise ValueError("`encoder.views` are drawn within `augment`: set rotate, scale, shear or translate there")
         if self.optimizer == "adam" and self.weight_decay:
             raise ValueError("`optimizer: adam` has no weight_decay: use `adamw`")
         if self.recipe.kind == "supervised":

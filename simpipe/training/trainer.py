@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from simpipe import files
+from simpipe.architectures.views import with_views
 from simpipe.config import Config
 from simpipe.errors import SimpipeError
 from simpipe.progress import progress
@@ -92,18 +93,16 @@ class _Run:
 
     def go_on(self) -> None:
         """Trains to the end, or until the held-out metric has stopped rising."""
-        self.task.model.make_train_function()
         with progress("train", self.task.total, "steps") as update, self.task.sampler.raising():
             while self.state.step < self.task.total and not self._stopped():
                 # Batches are made ahead: they end where the next ones depend on the weights.
                 first, last = self.state.step, self._next_refresh(self.state.step)
-                iterator = self.task.batches(first, last)
+                batches = self.task.batches(first, last)
                 pending: list[Any] = []
                 for step in range(first + 1, last + 1):
                     if self.curves:
                         self._draw_rate(step)
-                    self.task.model.reset_metrics()  # so that the logs are those of this step
-                    pending.append(self.task.model.train_function(iterator)["loss"])
+                    pending.append(self.task.step(batches))
                     if self.task.average:
                         self.task.average.update(step)
                     epoch_ends, saves = step % self.task.epoch_steps == 0, self._saves_at(step)
@@ -185,6 +184,8 @@ class _Run:
             best = self._best()
             encoder.set_weights(state.best)
         _check_weights(encoder)
+        if settings.encoder.views:
+            encoder = with_views(encoder, settings.augment, views=settings.encoder.views, seed=self.task.config.seed)
         self.task.sampler.check()
         history = {"loss": [float(np.mean(epoch)) for epoch in np.array(state.losses).reshape(-1, self.task.epoch_steps)]}
         metrics = {"loss": history["loss"][-1]}

@@ -77,32 +77,32 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 def stop_after(steps: int, monkeypatch: Any) -> None:
     """Interrupts the run at the beginning of the step after `steps` more ones."""
-    import keras
+    from simpipe.training.task import Task
 
-    reset, left = keras.Model.reset_metrics, [steps]
+    step, left = Task.step, [steps]
 
-    def reset_or_stop(self: Any) -> None:
+    def step_or_stop(self: Any, batches: Any) -> Any:
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        reset(self)
+        return step(self, batches)
 
-    monkeypatch.setattr(keras.Model, "reset_metrics", reset_or_stop)
+    monkeypatch.setattr(Task, "step", step_or_stop)
 
 
 def kill_in(steps: int) -> None:
     """Arms a kill at the beginning of the step after `steps` more ones."""
-    import keras
+    from simpipe.training.task import Task
 
-    reset, left = keras.Model.reset_metrics, [steps]
+    step, left = Task.step, [steps]
 
-    def reset_or_die(self: Any) -> None:
+    def step_or_die(self: Any, batches: Any) -> Any:
         left[0] -= 1
         if left[0] < 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        reset(self)
+        return step(self, batches)
 
-    keras.Model.reset_metrics = reset_or_die  # type: ignore[method-assign]
+    Task.step = step_or_die
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ _SAMPLER = (
     *(f"samplers/{name}.py" for name in ("layout", "passes", "deal", "near", "contract", "block_reader", "class_reader")),
     "samplers/shard_sampler.py",
     "data/record_reader.py",
+    "storage.py",
 )
 _QUERY = ("beam/query.py", "matchers.py", *_INDEX)
 
@@ -57,7 +58,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "build": ("build.py", "store.py", "grouped.py", "beam/build.py", *_INDEX),
     "calibrate": ("calibration.py", "cutpoints.py", "classification_metrics", *_QUERY),
     "evaluate": ("evaluators.py", "classification_metrics", "retrieval_metrics", *_QUERY),
-    "report": ("report", "visualization", "data/pictures.py"),
+    "report": ("report", "visualization", "data/pictures.py", "data/record_reader.py", "storage.py"),
 }
 # Libraries whose version changes the result; read from their metadata, without importing them.
 LIBRARIES: dict[str, tuple[str, ...]] = {

@@ -525,3 +525,17 @@ def test_wrong_class_blocks(tmp_path: Path) -> None:
     edit(tmp_path, class_blocks=(blocks[1], blocks[0], *blocks[2:]))
     with pytest.raises(ContractError, match=f"{first_shard(tmp_path).name}: class blocks differ"):
         drain(tmp_path)
+
+
+def test_a_record_that_is_no_example(tmp_path: Path) -> None:
+    """Bytes that are no text: TensorFlow repeats them in its message, which cannot be decoded."""
+    dataset(tmp_path, num_shards=2, compression="")
+    path = first_shard(tmp_path)
+    records = [bytes(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for number, record in enumerate(records):
+            writer.write(bytes([0xFF, 0xFE] * 4) if number == 17 else record)
+    sizes = [8 if number == 17 else len(record) for number, record in enumerate(records)]
+    np.save(path.with_name(path.name + ".offsets.npy"), np.cumsum([0, *(size + 16 for size in sizes)]).astype(np.uint64))
+    with pytest.raises(ContractError, match=rf"{path.name}: record 17: "):
+        drain(tmp_path)

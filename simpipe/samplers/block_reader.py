@@ -95,7 +95,7 @@ class BlockReader:
                 continue
             try:
                 ids, label, values = (part.numpy() for part in parse(tf.constant(records.data[rows], tf.string)))
-            except tf.errors.OpError as error:
+            except (tf.errors.OpError, UnicodeDecodeError) as error:  # TensorFlow repeats records that are no text
                 if len(rows) > 1:  # halves, until the bad ones stand alone; only after a failure
                     middle = len(rows) // 2
                     waiting += [rows[middle:], rows[:middle]]
@@ -144,7 +144,9 @@ def _finite(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.isfinite(values).reshape(len(values), -1).all(axis=1))
 
 
-def _reason(error: tf.errors.OpError) -> str:
+def _reason(error: tf.errors.OpError | UnicodeDecodeError) -> str:
     """What TensorFlow says, without the names that it gives its internal operations."""
+    if isinstance(error, UnicodeDecodeError):
+        return "is no serialized tf.train.Example"
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", str(error.message)).strip()
     return text.splitlines()[0].strip()[:200] if text else "cannot be parsed"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from simpipe.config.models import SamplerConfig
-from simpipe.data.examples import CURE, DATASET_JSON, DatasetInfo, ShardInfo
+from simpipe.data.examples import CURE, DATASET_JSON, DatasetInfo, ShardInfo, surplus_files
 from simpipe.errors import ConfigError, ContractError, SourceError
 from simpipe.storage import Folder
 
@@ -40,9 +40,8 @@ def open_split(folder: Folder, *, missing_allowed: bool = False) -> tuple[Datase
             if name not in there and not missing_allowed:
                 raise ContractError(f"{folder.full(name)}: listed in {DATASET_JSON} but missing", CURE)
     listed = {name for part in info.splits.values() for shard in part.shards for name in (shard.path, shard.offsets.path)}
-    surplus = {name for name in there if ".tfrecord" in name and not name.startswith(".")} - listed
-    if surplus:
-        raise ContractError(f"{folder.full(min(surplus))}: not listed in {DATASET_JSON}", "remove the file, or " + CURE)
+    for name in surplus_files(there, listed):
+        raise ContractError(f"{folder.full(name)}: not listed in {DATASET_JSON}", "remove the file, or " + CURE)
     return info, split.shards
 
 

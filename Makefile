@@ -11,7 +11,7 @@ demo: $(READY)  ## real digits become a published, calibrated index that answers
 	$(BIN)/simpipe match --config configs/digits.yaml --id digits-00008
 
 test: $(READY)  ## the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -196,6 +198,26 @@ def test_replicas_share_the_stream_of_one(tmp_path: Path, replicas: int) -> None
         assert all(sorted(Counter(share[1].tolist()).values()) == [4] * (4 // replicas) for share in shares)
     with pytest.raises(ValueError, match="replica 0 of 3"):
         next(sampler.batches(replicas=3))
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_devices_of_a_strategy_share_the_stream_of_one(tmp_path: Path, replicas: int) -> None:
+    """`MirroredStrategy` on logical devices, in a process of its own."""
+    dataset(tmp_path / "examples")
+    out = tmp_path / "rows.npz"
+    program = Path(__file__).with_name("sampler_replicas.py")
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path / "examples"), str(out), str(replicas), "25"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    shares = np.load(out)["rows"]
+    assert shares.shape == (25, replicas, 16 // replicas)
+    config = CONFIG.model_copy(update={"classes_per_batch": 4})
+    assert (shares.reshape(25, 16) == rows_of(ShardSampler(tmp_path / "examples", config, seed=5), 25)).all()
+    assert all(len(np.unique(step)) == 16 for step in shares)
 
 
 def test_unlabelled_examples_as_one_class(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ class ShardSampler:
             for group in one.groups:
                 drawn[group.classes] = True
             step += one.batches
-            if step >= steps:
+            if step >= steps or drawn[self._planner.classes].all():
                 break
         unused = int((~drawn[self._planner.classes]).sum())
         if unused:

@@ -1,13 +1,14 @@
 """The shard sampler against plain reading of the same files, its memory as the data grow, and its first batch.
 
-    python benchmarks/sampler.py [--examples 200000] [--large 2000000] [--classes 1000] [--rounds 3] [--folder DIR]
+    python benchmarks/sampler.py [--examples 200000] [--large 2000000] [--classes 1000] [--rounds 5] [--folder DIR]
 
 Examples are 28 x 28 x 1 bytes in 64 plain shards, class runs as `simpipe shard` lays them; batches hold 10 classes with 8
 examples each. Prints one JSON line a measurement:
 
 - `throughput`: examples/s of `ShardSampler.dataset()`; of `TFRecordDataset` over all shards, batched and parsed a batch at a
   time, in file order; and of the usual class-balanced line of `tf.data` that interleaves shards and parses each record. They
-  take turns in one process; the ratios are medians over the rounds.
+  take turns in one process; the ratios are medians over the rounds. Once consumed inside a graph, as Keras and `simpipe train`
+  take batches, and once by a loop in Python, whose interpreter lock the sampler's reader then shares.
 - `memory`: peak resident memory of a process that samples a whole pass, for both sizes of data and as the growth between them.
   The data are sampled with 64 open blocks of 1024 examples; `imported_mib` is what TensorFlow takes before that.
 - `first_batch`: 100,000 classes whose sizes follow a power law, 1 to 20,000 examples: seconds from opening the folder to the
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,28 +137,45 @@ def interleaved(folder: Path) -> Iterator[Any]:
     return iter(records.map(parse, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH).prefetch(4))
 
 
-def rate(batches: Iterator[Any], steps: int) -> float:
-    began = time.perf_counter()
+def drain() -> Callable[[Any, int], int]:
+    """Takes batches inside a graph, as a training step does: no Python between them."""
+    import tensorflow as tf
+
+    @tf.function
+    def graph(batches: Any, steps: Any) -> Any:
+        total = tf.constant(0, tf.int64)
+        for _ in tf.range(steps):
+            total += tf.size(next(batches)[1], tf.int64)
+        return total
+
+    return lambda batches, steps: int(graph(batches, tf.constant(steps)))
+
+
+def loop(batches: Any, steps: int) -> int:
+    """Takes batches in a Python loop."""
     for _ in range(steps):
         next(batches)
-    return steps * BATCH / (time.perf_counter() - began)
+    return steps * BATCH
 
 
-def throughput(folder: Path, examples: int, rounds: int) -> dict[str, Any]:
+def throughput(folder: Path, examples: int, rounds: int, take: Callable[[Any, int], int], consumer: str) -> dict[str, Any]:
     lines = {"sampler": sampled(folder), "bare": bare(folder), "interleaved": interleaved(folder)}
     share = {"sampler": 1.0, "bare": 1.0, "interleaved": 0.2}
     for line in lines.values():
-        rate(line, 50)
+        take(line, 50)
     found: dict[str, list[float]] = {name: [] for name in lines}
     for _ in range(rounds):
         for name, line in lines.items():
-            found[name].append(rate(line, int(examples * share[name]) // BATCH))
+            began, steps = time.perf_counter(), int(examples * share[name]) // BATCH
+            take(line, steps)
+            found[name].append(steps * BATCH / (time.perf_counter() - began))
     ratios = {
         f"sampler_to_{other}": statistics.median(a / b for a, b in zip(found["sampler"], found[other], strict=True))
         for other in ("bare", "interleaved")
     }
     middle = {f"{name}_per_s": round(statistics.median(values)) for name, values in found.items()}
-    return {"measurement": "throughput", "examples": examples, "rounds": rounds, **middle, **_rounded(ratios)}
+    about = {"measurement": "throughput", "consumer": consumer, "examples": examples, "rounds": rounds}
+    return {**about, **middle, **_rounded(ratios)}
 
 
 def memory(folder: Path) -> dict[str, Any]:
@@ -210,7 +228,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=200_000)
     parser.add_argument("--large", type=int, default=2_000_000)
     parser.add_argument("--classes", type=int, default=1_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="keeps the data there for the next time")
     parser.add_argument("--task", choices=("memory", "first_batch"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -221,7 +239,8 @@ def main() -> None:
         root = options.folder or Path(temporary)
         equal = [np.full(options.classes, many // options.classes) for many in (options.examples, options.large)]
         small = ready(root / f"equal-{options.examples}", equal[0])
-        print(json.dumps(throughput(small, options.examples, options.rounds)), flush=True)
+        for consumer, take in (("graph", drain()), ("loop", loop)):
+            print(json.dumps(throughput(small, options.examples, options.rounds, take, consumer)), flush=True)
         rare = ready(root / "power-law", power_law(100_000, 20_000))
         print(json.dumps(_apart("first_batch", rare)), flush=True)
         large = ready(root / f"equal-{options.large}", equal[1])

@@ -8,6 +8,7 @@ Nothing here knows what a record holds. No TensorFlow: its readers go through a 
 
 from __future__ import annotations
 
+import functools
 import io
 import zlib
 from dataclasses import dataclass
@@ -48,19 +49,7 @@ def load_offsets(folder: Folder, shard: ShardInfo, first: int, stop: int) -> np.
       ContractError: the sidecar is missing, short, or no array of offsets.
     """
     name, where = shard.offsets.path, folder.full(shard.offsets.path)
-    head = folder.read_range(name, 0, 128)
-    try:
-        stream = io.BytesIO(head)
-        np.lib.format.read_magic(stream)
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    except ValueError as error:
-        raise ContractError(f"{where}: no array of record offsets ({error})", _CURE) from None
-    if dtype != np.dtype("<u8") or fortran or shape != (shard.num_examples + 1,):
-        raise ContractError(
-            f"{where}: {dtype} of shape {shape}, expected uint64 of shape ({shard.num_examples + 1},)",
-            _CURE,
-        )
-    begin = stream.tell()
+    begin = _header_size(folder, name, shard.num_examples + 1)
     data = folder.read_range(name, begin + 8 * first, begin + 8 * (stop + 1))
     if len(data) != 8 * (stop - first + 1):
         raise ContractError(f"{where}: the file ends early", _CURE)
@@ -68,6 +57,20 @@ def load_offsets(folder: Folder, shard: ShardInfo, first: int, stop: int) -> np.
     if (np.diff(offsets.astype(np.int64)) < HEADER + FOOTER).any():
         raise ContractError(f"{where}: offsets {first} to {stop} do not grow as records do", _CURE)
     return offsets
+
+
+@functools.lru_cache(maxsize=4096)
+def _header_size(folder: Folder, name: str, length: int) -> int:
+    """Bytes before the numbers of a `.npy` file of uint64[length]."""
+    where, stream = folder.full(name), io.BytesIO(folder.read_range(name, 0, 128))
+    try:
+        np.lib.format.read_magic(stream)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError as error:
+        raise ContractError(f"{where}: no array of record offsets ({error})", _CURE) from None
+    if dtype != np.dtype("<u8") or fortran or shape != (length,):
+        raise ContractError(f"{where}: {dtype} of shape {shape}, expected uint64 of shape ({length},)", _CURE)
+    return stream.tell()
 
 
 def read_records(folder: Folder, shard: ShardInfo, first: int, stop: int) -> Records:

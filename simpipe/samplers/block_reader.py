@@ -86,32 +86,33 @@ class BlockReader:
     ) -> tuple[int, np.ndarray]:
         """Parses into `inputs`; marks in `good` what cannot be parsed. Gives the number read and labels int64[n]."""
         labels = np.full(len(good), -1, np.int64)
-        spec = self._info.input
-        parse = _parser(spec.model_dump_json())
-        waiting = [np.flatnonzero(good)]
+        parse = _parser(self._info.input.model_dump_json())
+        # Nearly always all rows at once, without copies by index.
+        waiting: list[Any] = [slice(0, len(good)) if good.all() else np.flatnonzero(good)]
         while waiting:
             rows = waiting.pop()
-            if not len(rows):
+            data = records.data[rows]
+            if not len(data):
                 continue
             try:
-                ids, label, values = (part.numpy() for part in parse(tf.constant(records.data[rows], tf.string)))
+                ids, label, values = parse(tf.constant(data, tf.string))
             except (tf.errors.OpError, UnicodeDecodeError) as error:  # TensorFlow repeats records that are no text
+                rows = np.arange(len(good))[rows]
                 if len(rows) > 1:  # halves, until the bad ones stand alone; only after a failure
                     middle = len(rows) // 2
                     waiting += [rows[middle:], rows[:middle]]
                     continue
                 good[rows] = False
-                inputs[rows] = 0
                 self._tally(shard, first + rows, _reason(error))
                 continue
-            finite = _finite(values)
-            if not finite.all():
-                self._tally(shard, first + rows[~finite], "the input holds NaN or infinity", ids[~finite])
-                good[rows[~finite]] = False
-                values[~finite] = 0
             inputs[rows], labels[rows] = values, label
-        bad = ~good
-        inputs[bad] = 0
+            finite = _finite(inputs[rows])
+            if not finite.all():
+                rows = np.arange(len(good))[rows][~finite]
+                self._tally(shard, first + rows, "the input holds NaN or infinity", ids.numpy()[~finite])
+                good[rows] = False
+        if not good.all():
+            inputs[~good] = 0
         return int(good.sum()), labels
 
     def _tally(self, shard: ShardInfo, records: np.ndarray, reason: str, ids: np.ndarray | None = None) -> None:
@@ -139,6 +140,7 @@ def _parser(specification: str) -> Callable[[Any], tuple[Any, Any, Any]]:
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
+    """bool[n]: rows without NaN and infinity."""
     if values.dtype.kind != "f":
         return np.ones(len(values), bool)
     return np.asarray(np.isfinite(values).reshape(len(values), -1).all(axis=1))

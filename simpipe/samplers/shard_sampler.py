@@ -21,11 +21,13 @@ from simpipe.samplers.contract import check_classes, open_split
 from simpipe.samplers.deal import deal, schedule, spread
 from simpipe.samplers.layout import block_size, make_layout
 from simpipe.samplers.passes import DEAL, SCHEDULE, Group, Pass, Planner
-from simpipe.storage import open_folder
+from simpipe.storage import LocalFolder, open_folder
 
 _LOG = logging.getLogger(__name__)
-_READERS = 4  # blocks read at a time; object storage answers late, but many at once
-_CHUNK_BYTES = 1 << 20
+# Blocks read at a time. Object storage answers late, but many at once; from a local file one thread is as fast as the
+# parser, and more only wait for each other.
+_REMOTE_READERS = 8
+_CHUNK_BYTES = 4 << 20
 
 
 class ShardSampler:
@@ -100,19 +102,25 @@ class ShardSampler:
         Raises:
           ValueError: P * K does not divide by `replicas`.
         """
-        for inputs, labels in self._chunks(start_step, steps, replica, replicas, 1):
-            yield inputs[0], labels[0]
+        for inputs, labels, rows in self._dealt(start_step, steps, replica, replicas):
+            for batch in rows:
+                yield inputs[batch], labels[batch]
 
     def dataset(self, start_step: int = 0, *, steps: int | None = None, replica: int = 0, replicas: int = 1) -> tf.data.Dataset:
         """`batches` as a prefetched data set. Where the sampler fails it ends, and `raising` tells why."""
         spec, share = self.info.input, self.batch_size // replicas
+
         each = share * int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
-        # Many batches a call: each call from TensorFlow into Python costs as much as a batch.
-        together = max(1, min(64, _CHUNK_BYTES // max(each, 1)))
+        # Many batches a call: a call from TensorFlow into Python, or of any function there while blocks are being
+        # parsed, costs more than a small batch.
+        together = max(1, _CHUNK_BYTES // each)
 
         def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             try:
-                yield from self._chunks(start_step, steps, replica, replicas, together)
+                for inputs, labels, rows in self._dealt(start_step, steps, replica, replicas):
+                    for begin in range(0, len(rows), together):
+                        some = rows[begin : begin + together]
+                        yield inputs[some], labels[some]
             except Exception as error:
                 # TensorFlow would keep only its text, and print the traceback.
                 self.error = error
@@ -121,7 +129,7 @@ class ShardSampler:
             tf.TensorSpec((None, share, *spec.shape), tf.dtypes.as_dtype(spec.dtype)),
             tf.TensorSpec((None, share), tf.int64),
         )
-        return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(1).unbatch().prefetch(2)
+        return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(1).unbatch().prefetch(4)
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
@@ -191,26 +199,37 @@ class ShardSampler:
 
     # --- groups, one after the other ---------------------------------------------------------------------------------
 
-    def _chunks(
-        self, start_step: int, steps: int | None, replica: int, replicas: int, together: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """`together` batches at a time, stacked; fewer at the end of a group."""
+    def _dealt(
+        self, start_step: int, steps: int | None, replica: int, replicas: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Inputs and labels of each group, and int64[batches, P * K / replicas], the rows of its batches."""
         if self.batch_size % replicas or not 0 <= replica < replicas:
             raise ValueError(f"replica {replica} of {replicas}: {self.batch_size} examples a batch")
         share = self.batch_size // replicas
         mine = slice(replica * share, (replica + 1) * share)
         end = None if steps is None else start_step + steps
-        with ThreadPoolExecutor(1, "simpipe-next-group") as ahead, ThreadPoolExecutor(_READERS, "simpipe-read") as readers:
-            for first, number, group, loaded in self._loaded(start_step, end, ahead, readers):
+        with contextlib.ExitStack() as stack:
+            ahead = stack.enter_context(ThreadPoolExecutor(1, "simpipe-next-group"))
+            readers = None
+            if not isinstance(self._folder, LocalFolder):
+                readers = stack.enter_context(ThreadPoolExecutor(_REMOTE_READERS, "simpipe-read"))
+            spare: list[np.ndarray] = []
+            for first, number, group, loaded in self._loaded(start_step, end, ahead, readers, spare):
                 stop = group.batches if end is None else min(group.batches, end - first)
-                inputs, labels, rows = loaded.inputs, loaded.labels, self._rows(first, number, group, loaded)
-                for begin in range(max(start_step - first, 0), stop, together):
-                    some = rows[begin : min(begin + together, stop), mine]
-                    yield inputs[some], labels[some]
-                del inputs, labels, rows, loaded  # before the group after the next is read
+                rows = self._rows(first, number, group, loaded)[max(start_step - first, 0) : stop, mine]
+                yield loaded.inputs, loaded.labels, rows
+                if not self._planner.whole:
+                    assert loaded.inputs.base is not None
+                    spare.append(loaded.inputs.base)  # for the group after the next
+                del loaded, rows
 
     def _loaded(
-        self, start_step: int, end: int | None, ahead: ThreadPoolExecutor, readers: ThreadPoolExecutor
+        self,
+        start_step: int,
+        end: int | None,
+        ahead: ThreadPoolExecutor,
+        readers: ThreadPoolExecutor | None,
+        spare: list[np.ndarray],
     ) -> Iterator[tuple[int, int, Group, _Loaded]]:
         """(first step, pass, group, its examples) in order; the next group is being read meanwhile."""
         waiting: tuple[int, int, Group, Future[_Loaded]] | None = None
@@ -218,10 +237,10 @@ class ShardSampler:
         try:
             for first, number, group in self._groups(start_step, end):
                 if self._planner.whole:  # one group, the same in each pass: read once
-                    kept = kept or self._load(group, readers)
+                    kept = kept or self._load(group, readers, spare)
                     yield first, number, group, kept
                     continue
-                future = ahead.submit(self._load, group, readers)
+                future = ahead.submit(self._load, group, readers, spare)
                 if waiting:
                     yield *waiting[:3], waiting[3].result()
                 waiting = (first, number, group, future)
@@ -249,12 +268,15 @@ class ShardSampler:
                     yield step, number, group
                 step += group.batches
 
-    def _load(self, group: Group, readers: ThreadPoolExecutor) -> _Loaded:
+    def _load(self, group: Group, readers: ThreadPoolExecutor | None, spare: list[np.ndarray]) -> _Loaded:
+        """Reads a group, into a spare array where there is one: new ones each time would scatter the heap."""
         layout = self._layout
         counts = layout.block_count[group.blocks]
         ends = np.cumsum(counts)
         spec = self.info.input
-        inputs = np.empty((int(ends[-1]), *spec.shape), spec.dtype)
+        most = int(layout.block_count.max()) * (self.config.open_blocks // 2)
+        space = spare.pop() if spare else np.empty((max(most, int(ends[-1])), *spec.shape), spec.dtype)
+        inputs = space[: int(ends[-1])]
         segments = layout.segments_of(group.blocks)
         labels = np.repeat(layout.segment_class[segments], layout.segment_count[segments])
         owners = np.repeat(self._planner.class_of[segments], layout.segment_count[segments])
@@ -264,7 +286,8 @@ class ShardSampler:
             first = int(layout.block_first[block])
             return self._reader.labels_and_inputs(shard, first, labels[begin:end], inputs[begin:end])
 
-        good = np.concatenate(list(readers.map(read, group.blocks, ends - counts, ends)))
+        each = readers.map if readers else map
+        good = np.concatenate(list(each(read, group.blocks, ends - counts, ends)))
         owners[~good] = -1
         return _Loaded(inputs, labels, owners)
 

@@ -22,6 +22,7 @@ _SAMPLER = (
     *(f"samplers/{name}.py" for name in ("layout", "passes", "deal", "near", "contract", "block_reader", "class_reader")),
     "samplers/shard_sampler.py",
     "data/record_reader.py",
+    "data/framing.py",
     "storage.py",
 )
 _QUERY = ("beam/query.py", "matchers.py", *_INDEX)
@@ -36,6 +37,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "data/train_shards.py",
         "data/serialize.py",
         "data/record_writer.py",
+        "data/framing.py",
         "data/sources",
         "ids.py",
         "beam/shard.py",

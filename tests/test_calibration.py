@@ -68,7 +68,7 @@ def golden_cases():
 @pytest.mark.parametrize(("data", "case"), golden_cases())
 def test_golden_calibration(data, case):
     if data is None:
-        pytest.skip("../shared/golden is not there: the published values above are tested instead")
+        pytest.skip("../shared/golden is no part of the project and not here; the published values above are tested anyway")
     metric, k = case["calibration_metric"], case["k"]
     neighbors = neighbors_of(data[f"nn_labels_k{k}"], data[f"nn_distances_k{k}"])
     labels, distances = match_labels(neighbors, case["matcher"])

@@ -14,7 +14,7 @@ from trainer_runs import config_of, digits, train_here, write_examples
 from simpipe.config.models import HardClasses
 from simpipe.data.examples import DatasetInfo
 from simpipe.samplers.shard_sampler import ShardSampler
-from simpipe.training import hard_classes
+from simpipe.training import hard_classes, nearest
 from simpipe.training.hard_classes import class_centroids, near_classes, nearest_rows
 
 
@@ -30,7 +30,7 @@ def test_nearest_rows_equal_a_full_sort(n: int, m: int, block: int, seed: int) -
     vectors = rng.normal(size=(n, 5)).astype(np.float32)
     vectors[rng.random(n) < 0.2] = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hard_classes, "_VALUES", block * n)
+        patch.setattr(nearest, "_VALUES", block * n)
         found = nearest_rows(vectors, m)
     there = np.flatnonzero((vectors != 0).any(axis=1))
     for row in range(n):

@@ -14,7 +14,7 @@ from trainer_runs import config_of, record_of, stop_after, train_here, write_exa
 from simpipe.config.models import EarlyStopping
 from simpipe.data.examples import DatasetInfo
 from simpipe.errors import ConfigError
-from simpipe.training import held_out
+from simpipe.training import held_out, nearest
 from simpipe.training.encoder import load_model
 from simpipe.training.held_out import HeldOut, choose_held_out, measure, verdict
 
@@ -57,7 +57,7 @@ def test_metrics_in_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None
     rng = np.random.default_rng(0)
     vectors, labels = rng.normal(size=(50, 4)).astype(np.float32), rng.integers(6, size=50)
     whole = measure(vectors, labels)
-    monkeypatch.setattr(held_out, "_VALUES", 7 * 50)
+    monkeypatch.setattr(nearest, "_VALUES", 7 * 50)
     assert measure(vectors, labels) == pytest.approx(whole, abs=1e-12)
 
 

@@ -377,7 +377,7 @@ def test_mixed_dimensions_in_parquet(vectors_config, tmp_path):
     ],
 )
 def test_files_that_hold_no_vectors(vectors_config, tmp_path, array, text):
-    np.save(tmp_path / "x.npy", array, allow_pickle=True)  # one of them is a pickle, which must be refused
+    np.save(tmp_path / "x.npy", array, allow_pickle=True)  # written only: `run` must refuse the one that holds a pickle
     with pytest.raises(SourceError, match=text):
         run(vectors_config(tmp_path / "r", source={"kind": "vectors", "path": str(tmp_path / "x.npy")}))
 

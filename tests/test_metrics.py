@@ -155,7 +155,7 @@ def golden_retrieval():
 @pytest.mark.parametrize(("data", "case"), golden_retrieval())
 def test_golden_retrieval(data, case):
     if data is None:
-        pytest.skip("../shared/golden is not there: the published values above are tested instead")
+        pytest.skip("../shared/golden is no part of the project and not here; the published values above are tested anyway")
     kind = RETRIEVAL[case["metric"]]
     options = {**case["kwargs"], "average": case["average"], "drop_closest_lookup": case["drop_closest_lookup"]}
     if "error" in case:

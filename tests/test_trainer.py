@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trainer_runs
 from make_examples import make_examples
-from sklearn.datasets import load_digits
+from trainer_runs import config_of
 
-from simpipe.config import Config, parse_config
 from simpipe.errors import ConfigError, ContractError, SimpipeError
 from simpipe.losses import MultiSimilarityLoss, Pairs
 from simpipe.training import recipes, trainer
@@ -19,24 +19,10 @@ from simpipe.training.backup import Backup
 from simpipe.training.encoder import EncoderInfo, load_model
 from simpipe.training.trainer import train
 
-SMALL: dict[str, Any] = {
-    "encoder": {"filters": 8, "dim": 8},
-    "sampler": {"classes_per_batch": 4, "examples_per_class": 4},
-    "augment": {"rotate": 10},
-    "epochs": 3,
-    "steps_per_epoch": 8,
-}
-
-
-def config_of(seed: int = 42, **train_settings: Any) -> Config:
-    raw = {"name": "digits", "root": "unused", "seed": seed, "source": "digits", "train": {**SMALL, **train_settings}}
-    return parse_config(raw)
-
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    data: Any = load_digits()
-    return np.round(data.images * 255 / 16).astype(np.uint8)[..., None], data.target
+    return trainer_runs.digits()
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def test_known_steps(loss: PairLoss, expected: list[float]) -> None:
 def test_golden_file() -> None:
     """The two losses on which TF Similarity's memory fails are measured against oracles below."""
     if not GOLDEN.exists():
-        pytest.skip("no golden values here: ../shared/golden/metric_learning.json is missing")
+        pytest.skip("../shared/golden/metric_learning.json is no part of the project and not here; oracles of our own run anyway")
     cases = {case["inner"]: case for case in json.loads(GOLDEN.read_text())["xbm"]}
     assert {name for name, case in cases.items() if "error" in case} == {"SoftNearestNeighborLoss", "LiftedStructLoss"}
     for name, case in cases.items():

@@ -13,22 +13,23 @@ Positives = Literal["hard", "easy"]
 Negatives = Literal["hard", "semi-hard", "easy"]
 
 
-class TripletConfig(Model):
-    kind: Literal["triplet"]
+class _MinedConfig(Model):
+    """A positive and a negative of each anchor, chosen from the batch."""
+
     distance: PairDistance = "cosine"
     positive_mining: Positives = "hard"
     negative_mining: Negatives = "semi-hard"
     margin: float | None = None
 
 
-class PNConfig(Model):
+class TripletConfig(_MinedConfig):
+    kind: Literal["triplet"]
+
+
+class PNConfig(_MinedConfig):
     """Triplets whose negative is to be far from the positive too."""
 
     kind: Literal["pn"]
-    distance: PairDistance = "cosine"
-    positive_mining: Positives = "hard"
-    negative_mining: Negatives = "semi-hard"
-    margin: float | None = None
 
 
 class MultiSimilarityConfig(Model):

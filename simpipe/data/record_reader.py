@@ -8,23 +8,23 @@ Nothing here knows what a record holds. No TensorFlow: its readers go through a 
 
 from __future__ import annotations
 
+import bisect
 import functools
 import io
+import operator
 import zlib
 from dataclasses import dataclass
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from simpipe.data.examples import ShardInfo
+from simpipe.data.framing import FOOTER, FRAME, HEADER, checksums
 from simpipe.errors import ContractError
 from simpipe.storage import Folder
 
-HEADER, FOOTER = 12, 4  # length and its checksum before a record's data, the data's checksum behind
-_MASK = 0xA282EAD8  # https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 _CURE = "the file is damaged: restore it, or run `simpipe shard` again in an empty folder"
 
 
@@ -54,7 +54,7 @@ def load_offsets(folder: Folder, shard: ShardInfo, first: int, stop: int) -> np.
     if len(data) != 8 * (stop - first + 1):
         raise ContractError(f"{where}: the file ends early", _CURE)
     offsets = np.frombuffer(data, "<u8")
-    if (np.diff(offsets.astype(np.int64)) < HEADER + FOOTER).any():
+    if (np.diff(offsets.astype(np.int64)) < FRAME).any():
         raise ContractError(f"{where}: offsets {first} to {stop} do not grow as records do", _CURE)
     return offsets
 
@@ -108,12 +108,13 @@ def _read_bytes(folder: Folder, shard: ShardInfo, first: int, begin: int, end: i
     """Decompressed bytes `begin` to `end` of the shard; fewer, and the reason, where it is damaged."""
     if not shard.entries:
         return folder.read_range(shard.path, begin, end), ""
-    records = [record for record, _ in shard.entries]
-    low = int(np.searchsorted(records, first, side="right")) - 1
-    high = int(np.searchsorted(records, stop, side="left"))
+    record = operator.itemgetter(0)
+    low = bisect.bisect_right(shard.entries, first, key=record) - 1
+    high = bisect.bisect_left(shard.entries, stop, key=record)
     # Skipped before the range: the records between the entry and `first`.
-    lead = begin - int(load_offsets(folder, shard, records[low], records[low])[0])
-    until = shard.entries[high][1] if high < len(records) else shard.size
+    at = shard.entries[low][0]
+    lead = begin - int(load_offsets(folder, shard, at, at)[0])
+    until = shard.entries[high][1] if high < len(shard.entries) else shard.size
     packed = folder.read_range(shard.path, shard.entries[low][1], until)
     inflate, wanted = zlib.decompressobj(-15), lead + end - begin
     try:
@@ -153,14 +154,8 @@ def _intact(data: bytes, values: np.ndarray, begins: np.ndarray, ends: np.ndarra
     lengths = np.ascontiguousarray(heads[:, :8]).view("<u8")[:, 0]
     length_sums = np.ascontiguousarray(heads[:, 8:]).view("<u4")[:, 0]
     data_sums = np.ascontiguousarray(raw[ends[:, None] + np.arange(-FOOTER, 0)]).view("<u4")[:, 0]
-    fits = lengths == (ends - begins - HEADER - FOOTER).astype(np.uint64)
-    # `map` over C functions: no bytecode a record. Equal lengths have equal checksums, so few are computed.
+    fits = lengths == (ends - begins - FRAME).astype(np.uint64)
+    # Equal lengths have equal checksums: few are computed.
     distinct, place = np.unique(lengths, return_inverse=True)
-    packed = (int(length).to_bytes(8, "little") for length in distinct)
-    of_length = np.fromiter(map(google_crc32c.value, packed), np.uint32, len(distinct))[place]
-    of_data = np.fromiter(map(google_crc32c.value, values), np.uint32, count)
-    return fits & (_masked(of_length) == length_sums) & (_masked(of_data) == data_sums)
-
-
-def _masked(sums: np.ndarray) -> np.ndarray:
-    return ((sums >> np.uint32(15)) | (sums << np.uint32(17))) + np.uint32(_MASK)
+    of_length = checksums((int(length).to_bytes(8, "little") for length in distinct), len(distinct))[place]
+    return fits & (of_length == length_sums) & (checksums(values, count) == data_sums)

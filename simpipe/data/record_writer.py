@@ -17,17 +17,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal
 
-import google_crc32c
 import numpy as np
 
 from simpipe import files
 from simpipe.data.examples import ShardInfo, ShardStatistics, SidecarInfo
+from simpipe.data.framing import FRAME, checksum
 
-FRAME = 16  # bytes around a record's data: length, its checksum, the data's checksum
 GZIP_HEADER = 10
 _ENTRY, _CLASS_ENTRY = 128 << 10, 64 << 10
 _CHUNK = 64 << 10
-_MASK = 0xA282EAD8  # https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 
 
 class RecordWriter:
@@ -79,7 +77,7 @@ class RecordWriter:
         if self._deflate and self._since_entry() >= _ENTRY:
             self._add_entry()
         size = len(record)
-        self._pending += (_header(size), record, struct.pack("<I", _masked(google_crc32c.value(record))))
+        self._pending += (_header(size), record, struct.pack("<I", checksum(record)))
         self._ends.append(self._ends[-1] + size + FRAME)
         self._pending_bytes += size + FRAME
         if self._pending_bytes >= _CHUNK:
@@ -161,8 +159,4 @@ def statistics_of(offsets: np.ndarray, class_blocks: Sequence[tuple[int, int]]) 
 @functools.lru_cache(maxsize=4096)
 def _header(size: int) -> bytes:
     length = struct.pack("<Q", size)
-    return length + struct.pack("<I", _masked(google_crc32c.value(length)))
-
-
-def _masked(crc: int) -> int:
-    return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
+    return length + struct.pack("<I", checksum(length))

@@ -12,17 +12,15 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import google_crc32c
 import numpy as np
 
 from simpipe.data.examples import ShardInfo
+from simpipe.data.framing import FOOTER, HEADER, checksum, checksums
 from simpipe.storage import Folder
 
 NO_RECORD = -2  # label of a record that could not be read
-HEADER, FOOTER = 12, 4  # length and its checksum before a record's data, the data's checksum behind
 _BLOCK = 8 << 20
 _GZIP = b"\x1f\x8b\x08\x00"  # magic, deflate, no optional fields: the header has 10 bytes
-_MASK = 0xA282EAD8
 
 # (record number or None, what is wrong)
 Note = Callable[[int | None, str], None]
@@ -224,9 +222,8 @@ def _up_to_damage(packed: bytes, limit: int) -> bytes:
 @functools.lru_cache(maxsize=65536)
 def _length(head: bytes) -> int | None:
     """The length in a record's header, None where its checksum is wrong."""
-    length, checksum = struct.unpack("<QI", head)
-    crc = google_crc32c.value(head[:8])
-    return length if (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF == checksum else None
+    length, stored = struct.unpack("<QI", head)
+    return length if checksum(head[:8]) == stored else None
 
 
 def _intact(data: bytes, records: list[bytes], ends: np.ndarray) -> np.ndarray:
@@ -234,5 +231,4 @@ def _intact(data: bytes, records: list[bytes], ends: np.ndarray) -> np.ndarray:
     if not records:
         return np.zeros(0, bool)
     stored = np.frombuffer(data, np.uint8)[ends[:, None] + np.arange(-FOOTER, 0)].view("<u4")[:, 0]
-    sums = np.fromiter(map(google_crc32c.value, records), np.uint32, len(records))
-    return ((sums >> np.uint32(15)) | (sums << np.uint32(17))) + np.uint32(_MASK) == stored
+    return checksums(records, len(records)) == stored

@@ -121,8 +121,7 @@ class ShardSampler:
                     for begin in range(0, len(rows), together):
                         some = rows[begin : begin + together]
                         yield inputs[some], labels[some]
-            except Exception as error:
-                # TensorFlow would keep only its text, and print the traceback.
+            except Exception as error:  # raised again by `check`; TensorFlow would keep only its text
                 self.error = error
 
         signature = (
@@ -136,8 +135,8 @@ class ShardSampler:
         """Raises the sampler's own error where `dataset()` ended early inside the block."""
         try:
             yield
-        except Exception:
-            self.check()  # the sampler's error explains TensorFlow's; any other goes on as it is
+        except Exception:  # whatever TensorFlow makes of a data set that ended early: nothing is swallowed
+            self.check()  # raises the sampler's error, which explains it
             raise
         self.check()
 

@@ -10,9 +10,9 @@ import numpy as np
 from simpipe.config.models import HardClasses
 from simpipe.data.examples import DatasetInfo
 from simpipe.samplers.class_reader import read_classes
+from simpipe.training.nearest import nearest_others, row_blocks
 
 _CLASSES = 512  # read and embedded at a time
-_VALUES = 1 << 24  # similarities in memory at a time
 _SPARE = 4  # neighbors kept for each place of a bundle: some are in another bundle already
 
 
@@ -65,21 +65,12 @@ def nearest_rows(vectors: np.ndarray, m: int) -> np.ndarray:
 
     Zero rows have no neighbors and are none. The matrix of products is made in blocks of rows.
     """
-    n, there = len(vectors), (vectors != 0).any(axis=1)
-    found = np.full((n, m), -1, np.int64)
-    take = min(m, n - 1)
+    there = np.flatnonzero((vectors != 0).any(axis=1))
+    found = np.full((len(vectors), m), -1, np.int64)
+    take = min(m, len(there) - 1)
     if take < 1:
         return found
-    block = max(1, _VALUES // n)
-    for begin in range(0, n, block):
-        rows = np.arange(begin, min(begin + block, n))
-        similar = vectors[rows] @ vectors.T
-        similar[:, ~there] = -np.inf
-        similar[np.arange(len(rows)), rows] = -np.inf
-        some = np.sort(np.argpartition(-similar, take - 1, axis=1)[:, :take], axis=1)
-        values = np.take_along_axis(similar, some, axis=1)
-        order = np.argsort(-values, axis=1, kind="stable")
-        best = np.take_along_axis(some, order, axis=1)
-        known = np.isfinite(np.take_along_axis(values, order, axis=1)) & there[rows][:, None]
-        found[rows, :take] = np.where(known, best, -1)
+    kept = vectors[there]
+    for rows in row_blocks(np.arange(len(there)), len(there)):
+        found[there[rows], :take] = there[nearest_others(kept, rows, take)]
     return found

@@ -13,10 +13,10 @@ from simpipe.data.examples import DatasetInfo, resolve_classes
 from simpipe.errors import ConfigError
 from simpipe.retrieval_metrics import MapAtK, PrecisionAtK, RecallAtK
 from simpipe.samplers.class_reader import read_classes
+from simpipe.training.nearest import nearest_others, row_blocks
 
 _FIELD = "train.early_stopping.held_out"
 _STREAM = 0x4E1D
-_VALUES = 1 << 24  # similarities in memory at a time
 
 
 def choose_held_out(info: DatasetInfo, settings: EarlyStopping, *, seed: int, classes_per_batch: int) -> tuple[str, ...]:
@@ -76,10 +76,9 @@ def measure(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "r_precision": PrecisionAtK(**by_size),
         "map_at_r": MapAtK(**by_size),
     }
-    sums, block = dict.fromkeys(metrics, 0.0), max(1, _VALUES // max(len(labels), 1))
-    for begin in range(0, len(asking), block):
-        rows = asking[begin : begin + block]
-        relevant = which[_nearest(embeddings, rows, deep)] == which[rows][:, None]
+    sums = dict.fromkeys(metrics, 0.0)
+    for rows in row_blocks(asking, len(labels)):
+        relevant = which[nearest_others(embeddings, rows, deep)] == which[rows][:, None]
         for name, metric in metrics.items():
             sums[name] += metric.of(which[rows], relevant, None) * len(rows)
     return {name: value / len(asking) if len(asking) else float("nan") for name, value in sums.items()}
@@ -106,15 +105,3 @@ class HeldOut:
             self._examples = read_classes(self._folder, self._info, self._classes, at_most=self._at_most, seed=self._seed)
         inputs, labels = self._examples
         return measure(encoder.encode(inputs), labels)
-
-
-def _nearest(embeddings: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
-    """int64[len(rows), k]: the nearest others of each row, nearest first; among equals the first."""
-    similar = embeddings[rows] @ embeddings.T
-    similar[np.arange(len(rows)), rows] = -np.inf
-    if k < similar.shape[1] - 1:
-        some = np.sort(np.argpartition(-similar, k - 1, axis=1)[:, :k], axis=1)
-    else:
-        some = np.broadcast_to(np.arange(similar.shape[1]), similar.shape)
-    order = np.argsort(-np.take_along_axis(similar, some, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(some, order, axis=1)[:, :k]

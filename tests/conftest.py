@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -51,3 +52,36 @@ def vectors_config(tmp_path_factory: pytest.TempPathFactory):
         return parse_config({**raw, **changes})
 
     return make
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """scikit-learn's digits: uint8[n, 8, 8] and their labels."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return np.rint(images.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8), labels
+
+
+@pytest.fixture(scope="session")
+def whole_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders `plain` and `gzip`: 300 random 12x12 inputs of 7 classes, gzip with several entries a shard."""
+    from make_examples import make_examples
+    from verify_data import RECORDS
+
+    root = tmp_path_factory.mktemp("whole")
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (RECORDS, 12, 12, 1)).astype(np.uint8)
+    split = np.repeat([0, 1, 2], [210, 60, 30])
+    for name in ("plain", "gzip"):
+        compression = "" if name == "plain" else "gzip"
+        ids = [f"id-{row:04d}{'x' * (row // 7 % 5)}" for row in range(RECORDS)]  # records of different lengths
+        make_examples(root / name, x, np.arange(RECORDS) % 7, split=split, ids=ids, compression=compression, entry_bytes=5000)
+    return root
+
+
+@pytest.fixture(params=["plain", "gzip"])
+def examples_copy(whole_examples: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A copy of either data set, to be damaged."""
+    shutil.copytree(whole_examples / request.param, tmp_path / "examples")
+    return tmp_path / "examples"

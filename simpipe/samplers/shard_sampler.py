@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -327,8 +328,10 @@ class ShardSampler:
         return np.where((named >= 0) & (group.classes[place] == named), place, -1)
 
 
+@dataclass
 class _Loaded:
     """Examples of a group: inputs, class indexes, and the class that each counts as (-1: not drawn)."""
 
-    def __init__(self, inputs: np.ndarray, labels: np.ndarray, owners: np.ndarray) -> None:
-        self.inputs, self.labels, self.owners = inputs, labels, owners
+    inputs: np.ndarray
+    labels: np.ndarray
+    owners: np.ndarray

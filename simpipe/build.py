@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from simpipe import files
-from simpipe.config.models import Backend, HashRouter, KMeansRouter
+from simpipe.config.index import Backend, HashRouter, KMeansRouter
 from simpipe.embeddings import vectors_column
 from simpipe.grouped import read_group
 from simpipe.index.partitions import build_partition, partition_folder, partition_record

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from simpipe import __version__, files, releases
-from simpipe.config.models import Backend
+from simpipe.config.index import Backend
 from simpipe.cutpoints import CUTPOINTS_JSON, write_calibration
 from simpipe.errors import ReleaseError
 from simpipe.index.memory import MemoryIndex

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from simpipe.config.models import Backend, ExactBackend, NmslibBackend, ScannBackend
+from simpipe.config.index import Backend, ExactBackend, NmslibBackend, ScannBackend
 from simpipe.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ from conftest import clustered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simpipe.config.models import ExactBackend, HashRouter, KMeansRouter, NmslibBackend, ScannBackend
+from simpipe.config.index import ExactBackend, HashRouter, KMeansRouter, NmslibBackend, ScannBackend
 from simpipe.embeddings import vectors_column
 from simpipe.grouped import GroupedWriter, read_group
 from simpipe.ids import hash_ids

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from simpipe.config.base import Above0, Distance, Fraction, Model, Positive
+from simpipe.config.index import BuildConfig, RejectLimit, SearchConfig
 from simpipe.config.losses import Loss, MultiSimilarityConfig
 from simpipe.config.recipes import EarlyStopping, Recipe, SupervisedRecipe
 
@@ -133,12 +134,6 @@ class Queries(Model):
     """The share of items held out as queries; they are neither trained on nor indexed."""
 
     fraction: Fraction = 0.1
-
-
-class RejectLimit(Model):
-    """The largest share of records that a step may reject before it fails."""
-
-    max_share: Fraction = 0.0
 
 
 class ShardConfig(Model):
@@ -269,60 +264,6 @@ class TrainConfig(Model):
 class EmbedConfig(Model):
     batch_size: Positive = 256
     rejects: RejectLimit = RejectLimit()
-
-
-class HashRouter(Model):
-    kind: Literal["hash"]
-    partitions: Positive = 1
-
-
-class KMeansRouter(Model):
-    kind: Literal["kmeans"]
-    partitions: Positive = 4
-    sample: Positive = 50_000
-
-
-Router = Annotated[HashRouter | KMeansRouter, Field(discriminator="kind")]
-
-
-class ExactBackend(Model):
-    kind: Literal["exact"]
-
-
-class NmslibBackend(Model):
-    """HNSW by NMSLIB on one partition; `ef` is the width of the search."""
-
-    kind: Literal["nmslib"]
-    m: Positive = 16
-    ef_construction: Positive = 200
-    ef: Positive = 200
-
-
-class ScannBackend(Model):
-    """Tree, asymmetric hashing and reordering by ScaNN; an exact scan below `exact_below` items."""
-
-    kind: Literal["scann"]
-    leaves: Positive | None = None
-    leaves_to_search: Positive | None = None
-    reorder: Positive | None = None
-    exact_below: Positive = 1000
-
-
-Backend = Annotated[ExactBackend | NmslibBackend | ScannBackend, Field(discriminator="kind")]
-
-
-class BuildConfig(Model):
-    router: Router = KMeansRouter(kind="kmeans")
-    backend: Backend = ScannBackend(kind="scann")
-    store_files: Positive = 4
-    rejects: RejectLimit = RejectLimit()
-
-
-class SearchConfig(Model):
-    """How a release is asked by default: `probes` partitions a query, nearest first (null: all of them)."""
-
-    probes: Positive | None = None
-    block: Positive = 1024
 
 
 class CalibrateConfig(Model):

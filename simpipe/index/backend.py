@@ -10,7 +10,7 @@ import numpy as np
 from simpipe.errors import ContractError
 
 if TYPE_CHECKING:
-    from simpipe.config.models import Backend as BackendConfig
+    from simpipe.config.index import Backend as BackendConfig
 
 
 class Backend(Protocol):

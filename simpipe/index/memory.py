@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from simpipe.config.models import Backend
+from simpipe.config.index import Backend
 from simpipe.embeddings import NO_ENCODER
 from simpipe.errors import IncompatibleError, NotCalibratedError, QueryError
 from simpipe.ids import hash_ids

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from simpipe.config.models import NmslibBackend
+from simpipe.config.index import NmslibBackend
 from simpipe.errors import ContractError
 from simpipe.index.exact import ExactIndex
 from simpipe.index.quiet import quiet_stderr

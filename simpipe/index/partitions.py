@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simpipe import files
-from simpipe.config.models import Backend as BackendConfig
+from simpipe.config.index import Backend as BackendConfig
 from simpipe.embeddings import vectors_of
 from simpipe.errors import ContractError
 from simpipe.ids import hash_ids

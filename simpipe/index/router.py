@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from simpipe import files
-from simpipe.config.models import HashRouter, KMeansRouter
+from simpipe.config.index import HashRouter, KMeansRouter
 from simpipe.ids import bucket_of
 
 ROUTER_FILE = "router.npy"

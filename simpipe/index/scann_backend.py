@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from simpipe.config.models import ScannBackend
+from simpipe.config.index import ScannBackend
 from simpipe.errors import ConfigError, ContractError
 from simpipe.index.quiet import quiet_stderr
 

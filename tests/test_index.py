@@ -11,7 +11,7 @@ from conftest import clustered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simpipe.config.index import ExactBackend, HashRouter, KMeansRouter, NmslibBackend, ScannBackend
+from simpipe.config.index import ExactBackend, NmslibBackend, ScannBackend
 from simpipe.embeddings import vectors_column
 from simpipe.grouped import GroupedWriter, read_group
 from simpipe.ids import hash_ids
@@ -19,7 +19,6 @@ from simpipe.index.backend import build_backend
 from simpipe.index.distance import bad_rows, between, prepare
 from simpipe.index.merge import TopK, merge_topk, without_self
 from simpipe.index.partitions import Partition, build_partition
-from simpipe.index.router import Router, fit_router
 
 BACKENDS = {
     "exact": ExactBackend(kind="exact"),
@@ -207,28 +206,6 @@ def test_without_self_goes_by_id():
     )
     assert without_self(top, np.array(["me"], object), 2).ids.tolist() == [["twin", "far"]]
     assert without_self(top, np.array(["stranger"], object), 2).ids.tolist() == [["twin", "me"]]
-
-
-def test_kmeans_router_sends_a_vector_to_its_own_partition(tmp_path):
-    vectors, _ = clustered(3000)
-    vectors = prepare(vectors, "cosine")
-    router = fit_router(vectors, KMeansRouter(kind="kmeans", partitions=11), seed=5)
-    router.save(tmp_path / "router.npy")
-    again = Router.load(tmp_path / "router.npy", 11)
-    ids = pa.array([f"i{row}" for row in range(3000)])
-    assigned = again.assign(ids, vectors)
-    assert len(np.unique(assigned)) == 11
-    assert again.probes(vectors, 1)[np.arange(3000), assigned].all()
-    assert (again.probes(vectors, 3).sum(axis=1) == 3).all()
-    assert again.probes(vectors, None).all()
-    assert np.array_equal(fit_router(vectors, KMeansRouter(kind="kmeans", partitions=11), seed=5).centroids, router.centroids)
-
-
-def test_routers_with_little_data():
-    one = np.ones((5, 4), np.float32)
-    assert fit_router(one, KMeansRouter(kind="kmeans", partitions=4), seed=0).partitions == 1
-    router = fit_router(one, HashRouter(kind="hash", partitions=3), seed=0)
-    assert router.probes(one, 1).all(), "with hash routing every partition may hold the nearest"
 
 
 @settings(max_examples=40, deadline=None)

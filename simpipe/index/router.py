@@ -1,99 +1,177 @@
-"""The router sends items to partitions when building, and queries to partitions when asking."""
+"""Routers, and how they are fitted: on a sample of the vectors, column routers on counts."""
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 
-from simpipe import files
-from simpipe.config.index import HashRouter, KMeansRouter
-from simpipe.ids import bucket_of
+from simpipe.config.index import ColumnRouter, FittedRouter, KMeansRouter, PackedRouter
+from simpipe.errors import ConfigError
+from simpipe.index.kmeans import balanced_kmeans, fine_clusters
+from simpipe.index.nearest import Nearest
+from simpipe.index.packing import affinity, pack, weights_of
+from simpipe.index.routing import ROUTER_FILE, Router, sample_rows
 
-ROUTER_FILE = "router.npy"
+__all__ = ["ROUTER_FILE", "Router", "fit_column_router", "fit_router", "sample_rows"]
 
-
-@dataclass(frozen=True)
-class Router:
-    """Hash (no centroids) or k-means.
-
-    Attributes:
-      partitions: how many.
-      centroids: float32[partitions, dim], or None for hash.
-    """
-
-    partitions: int
-    centroids: np.ndarray | None = None
-
-    def assign(self, ids: pa.Array | pa.ChunkedArray, vectors: np.ndarray) -> np.ndarray:
-        """The partition of each item: int64[n]. By id for hash, by nearest centroid for k-means."""
-        if self.centroids is None:
-            return bucket_of(ids, self.partitions)
-        return np.argmin(self._distances(vectors), axis=1)
-
-    def probes(self, queries: np.ndarray, probes: int | None) -> np.ndarray:
-        """Which partitions each query asks: bool[n, partitions].
-
-        Args:
-          queries: float32[n, dim], prepared.
-          probes: partitions a query, nearest centroid first; None asks all. With hash routing every partition may
-            hold the nearest neighbor, so all are asked whatever is given.
-        """
-        asked = np.ones((len(queries), self.partitions), bool)
-        if self.centroids is None or probes is None or probes >= self.partitions:
-            return asked
-        nearest = np.argpartition(self._distances(queries), probes - 1, axis=1)[:, :probes]
-        asked[:] = False
-        np.put_along_axis(asked, nearest, True, axis=1)
-        return asked
-
-    def _distances(self, vectors: np.ndarray) -> np.ndarray:
-        assert self.centroids is not None
-        return np.einsum("pd,pd->p", self.centroids, self.centroids) - 2.0 * (vectors @ self.centroids.T)
-
-    def save(self, path: Path) -> None:
-        buffer = io.BytesIO()
-        np.save(buffer, self.centroids if self.centroids is not None else np.empty((0, 0), np.float32), allow_pickle=False)
-        files.write_bytes(path, buffer.getvalue())
-
-    @classmethod
-    def load(cls, path: Path, partitions: int) -> Router:
-        centroids = np.load(path, allow_pickle=False)
-        return cls(partitions, centroids if len(centroids) else None)
+_FLOOR = 0.5  # of the mean
+_WORTH = 50  # equal sampled vectors from which on it is worth to divide them
+_HELD = 10  # one in so many sampled vectors sets the spill's threshold, and is not learned from
+_AFFINITY = 50_000
 
 
-def sample_rows(ids: pa.Array | pa.ChunkedArray, *, share: float, seed: int) -> np.ndarray:
-    """Which rows a routing sample holds: bool[n]; decided id by id, so that file order does not matter."""
-    from simpipe.ids import hash_ids
+def fit_router(sample: np.ndarray, config: FittedRouter, *, seed: int) -> Router:
+    """Fits a router; the same sample and seed give the same router, bit for bit.
 
-    return hash_ids(ids, seed=seed + 7).astype(np.float64) < share * 2.0**64
-
-
-def fit_router(sample: np.ndarray, config: HashRouter | KMeansRouter, *, seed: int) -> Router:
-    """Fits a router.
+    Partitions keep the cap `balance` x mean, also where many vectors are equal: a vector that occurs more often than the cap
+    takes a territory of several partitions. There are never more partitions than sampled vectors, and fewer where there
+    are fewer distinct vectors than partitions and none of them is that frequent.
 
     Args:
       sample: float32[n, dim], prepared vectors in an order that does not depend on the run.
-      config: kind and number of partitions; fewer distinct vectors than partitions give fewer partitions.
-      seed: for k-means.
+      config: kind and number of partitions.
+      seed: of what is drawn.
     """
     if config.kind == "hash":
         return Router(config.partitions)
-    from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits
+    sample = np.ascontiguousarray(sample, np.float32)
+    if len(sample) == 0:
+        return Router(1)
+    held = np.zeros(len(sample), bool)
+    if config.spill != "none" and len(sample) >= 100 * _HELD:
+        held[::_HELD] = True
+    learned = sample[~held]
+    partitions = min(config.partitions, len(learned))
+    # Other items than the sampled ones: partitions come out a little larger or smaller there.
+    mean = len(learned) / partitions
+    cap = max(1.0 + (config.balance - 1.0) / 3, config.balance - 4.0 / math.sqrt(mean)) / partitions
+    if config.kind == "packed":
+        router = _packed(learned, config, partitions, cap=cap, seed=seed)
+    else:
+        router = _kmeans(learned, partitions, cap=cap, seed=seed)
+    return _with_spill(router, sample[held] if held.any() else sample, config)
 
-    distinct = np.unique(sample, axis=0)
-    clusters = min(config.partitions, len(distinct))
-    if clusters < 2:
-        return Router(1, np.ascontiguousarray(sample.mean(axis=0, keepdims=True), np.float32))
-    with threadpool_limits(limits=1):  # sums in several threads differ in the last bit from run to run
-        model = KMeans(
-            clusters,
-            n_init=2,  # pyright: ignore[reportArgumentType]  its stub knows only "auto"
-            max_iter=50,
-            random_state=seed,
-        ).fit(sample)
-    return Router(clusters, np.ascontiguousarray(model.cluster_centers_, np.float32))
+
+def _kmeans(sample: np.ndarray, partitions: int, *, cap: float, seed: int) -> Router:
+    rows, place, counts = _distinct(sample)
+    heavy = np.flatnonzero(counts > max(cap * len(sample), _WORTH))
+    rest = sample[~np.isin(place, heavy)]
+    seats = _seats(counts[heavy], len(rest), partitions)
+    centroids, offsets = np.empty((0, sample.shape[1]), np.float32), np.empty(0, np.float32)
+    if len(rest):
+        most = cap * len(sample) / len(rest)
+        least = _FLOOR / partitions * len(sample) / len(rest)
+        centroids, offsets = balanced_kmeans(rest, seats[-1], most=most, least=least, seed=seed)
+    centroids = np.concatenate([centroids, sample[rows[heavy]]])
+    splits = np.concatenate([np.ones(len(offsets), np.int64), seats[: len(heavy)]])
+    offsets = np.concatenate([offsets, _heavy_offsets(centroids, offsets, len(heavy))]).astype(np.float32)
+    return _router("kmeans", centroids, np.arange(len(centroids)), offsets, splits)
+
+
+def _heavy_offsets(centroids: np.ndarray, offsets: np.ndarray, heavy: int) -> np.ndarray:
+    """Offsets of territories of equal vectors: half the way to the next centroid, so that few others get into them."""
+    if not heavy or not len(offsets):
+        return np.zeros(heavy, np.float32)
+    own, others = centroids[len(offsets) :].astype(np.float64), centroids[: len(offsets)].astype(np.float64)
+    far = ((own[:, None, :] - others[None]) ** 2).sum(axis=2) + offsets
+    return 0.5 * far.min(axis=1)
+
+
+def _packed(sample: np.ndarray, config: PackedRouter, partitions: int, *, cap: float, seed: int) -> Router:
+    wanted = config.clusters or max(4096, 64 * partitions)
+    wanted = max(min(wanted, len(sample) // 30), min(8 * partitions, len(sample)))
+    centroids = fine_clusters(sample, wanted, seed=seed)
+    weights = weights_of(centroids, sample)
+    heavy = np.flatnonzero(weights > max(cap * len(sample), _WORTH))
+    light = np.setdiff1d(np.arange(len(centroids)), heavy)
+    seats = _seats(weights[heavy], len(light), partitions, of_rest=weights[light].sum())
+    owner = np.empty(len(centroids), np.int64)
+    bins = min(seats[-1], len(light))
+    if len(light):
+        near = affinity(sample[:_AFFINITY], centroids)[light][:, light]
+        part = pack(
+            centroids[light],
+            weights[light],
+            near,
+            bins,
+            cap=cap * len(sample),
+            floor=_FLOOR * len(sample) / partitions,
+            seed=seed,
+        )
+        used, owner[light] = np.unique(part, return_inverse=True)
+        bins = len(used)
+    owner[heavy] = bins + np.arange(len(heavy))
+    splits = np.concatenate([np.ones(bins, np.int64), seats[: len(heavy)]])
+    return _router("packed", centroids, owner, np.zeros(len(centroids), np.float32), splits)
+
+
+def _router(kind: str, centroids: np.ndarray, owner: np.ndarray, offsets: np.ndarray, splits: np.ndarray) -> Router:
+    order = np.argsort(owner, kind="stable")
+    return Router(
+        int(splits.sum()),
+        kind,
+        centroids=np.ascontiguousarray(centroids[order], np.float32),
+        owner=owner[order].astype(np.int32),
+        offsets=np.ascontiguousarray(offsets[order], np.float32),
+        splits=splits.astype(np.int32),
+    )
+
+
+def _distinct(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct vectors: the first row of each, the number of each row's, and how often each occurs."""
+    raw = (sample + 0.0).view(np.dtype((np.void, sample.itemsize * sample.shape[1]))).ravel()  # + 0: -0 is 0
+    _, rows, place, counts = np.unique(raw, return_index=True, return_inverse=True, return_counts=True)
+    return rows, place.ravel(), counts
+
+
+def _seats(heavy: np.ndarray, rest: int, partitions: int, of_rest: float | None = None) -> np.ndarray:
+    """Partitions of each heavy vector, and last of all the rest, so that the largest is as small as can be: int64[h + 1]."""
+    loads = np.append(heavy, rest if of_rest is None else of_rest).astype(np.float64)
+    seats = np.ones(len(loads), np.int64)
+    if not rest:
+        seats[-1] = 0
+    for _ in range(partitions - int(seats.sum())):
+        seats[np.argmax(loads / np.maximum(seats, 1) * (seats > 0))] += 1
+    return seats
+
+
+def _with_spill(router: Router, sample: np.ndarray, config: KMeansRouter | PackedRouter) -> Router:
+    """The router with the threshold with which `spill_factor` times as many rows as items come out, measured on `sample`."""
+    if config.spill == "none" or len(router.splits) == 1:
+        return router
+    assert router.centroids is not None
+    nearest = Nearest(router.centroids, router.owner, router.offsets)
+    own, _, _, gap = nearest.spilled(sample, None, soar=False, reach=-np.inf)
+    gap = np.sort(gap[router.splits[own] == 1])
+    # One copy an item at most.
+    wanted = min(len(gap), round((config.spill_factor - 1.0) * len(sample)))
+    return replace(router, spill=config.spill, reach=float(gap[wanted - 1]) if wanted else -1.0)
+
+
+def fit_column_router(counts: Mapping[str, int], config: ColumnRouter, *, cap: int) -> Router:
+    """A router by the values of a metadata column.
+
+    Args:
+      counts: items of each value.
+      config: names the column.
+      cap: items a partition may hold; a value with more takes several partitions, by the hash of the id.
+
+    Raises:
+      ConfigError: more values than `max_values`.
+    """
+    if len(counts) > config.max_values:
+        raise ConfigError(
+            f"build.router.column: {config.column!r} has {len(counts)} values, more than max_values ({config.max_values})",
+            "route by another column, or raise max_values",
+        )
+    if not counts:
+        return Router(1, "column")
+    names = tuple(sorted(counts))
+    sizes = np.array([counts[name] for name in names], np.float64)
+    # By hash, partitions differ by the square root of their size: leave three times that free where there is room.
+    safe = max(cap / 2, (math.sqrt(cap + 2.25) - 1.5) ** 2)
+    splits = np.where(sizes > cap, np.ceil(sizes / safe), 1).astype(np.int32)
+    return Router(int(splits.sum()), "column", splits=splits, names=names)

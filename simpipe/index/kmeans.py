@@ -1,0 +1,189 @@
+"""K-means for routing: many fine clusters in two steps, and few balanced ones by offsets (a power diagram)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+
+from simpipe.index.nearest import Nearest
+
+_ROUNDS = 6  # of balancing and moving centroids
+_STEPS = 40  # of offsets a round
+_CELLS = 1 << 23  # vectors x centroids that balancing holds in memory; of a larger sample it takes a part
+
+
+def lloyd(
+    vectors: np.ndarray,
+    clusters: int,
+    *,
+    seed: int,
+    rounds: int,
+    careful: bool = False,
+    weights: np.ndarray | None = None,
+) -> np.ndarray:
+    """Plain k-means: float32[<= clusters, dim], without equal centroids.
+
+    Args:
+      vectors: float32[n, dim]. clusters: at most as many as there are distinct vectors come out.
+      rounds: at most. careful: k-means++ begins it, else random vectors, which lie where the items are dense.
+      weights: float64[n] of the vectors.
+    """
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    clusters = min(clusters, len(vectors))
+    if clusters <= 1:
+        return vectors.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+    # Sums in several threads differ in the last bit from run to run.
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer distinct vectors than clusters
+        model = KMeans(
+            clusters,
+            n_init=1,  # pyright: ignore[reportArgumentType]  its stub knows only "auto"
+            init="k-means++" if careful else "random",
+            max_iter=rounds,
+            random_state=seed,
+        ).fit(vectors, sample_weight=weights)
+    found, place = np.unique(model.cluster_centers_.astype(np.float32), axis=0, return_inverse=True)
+    used = np.zeros(len(found), bool)
+    used[place[model.labels_]] = True
+    return found[used]
+
+
+def fine_clusters(sample: np.ndarray, clusters: int, *, seed: int) -> np.ndarray:
+    """About `clusters` centroids, float32[c, dim]: k-means into their square root, then each of those for itself.
+
+    Costs n x sqrt(clusters) instead of n x clusters distances a round, and gives dense regions their share of centroids.
+    """
+    coarse = lloyd(sample, max(1, math.isqrt(clusters)), seed=seed, rounds=15)
+    group = nearest_of(coarse, sample)
+    sizes = np.bincount(group, minlength=len(coarse))
+    order, ends = np.argsort(group, kind="stable"), np.cumsum(sizes)
+    parts = []
+    for number in np.flatnonzero(sizes):
+        members = sample[order[ends[number] - sizes[number] : ends[number]]]
+        share = max(1, round(sizes[number] / len(sample) * clusters))
+        parts.append(lloyd(members, share, seed=seed + 1, rounds=10))
+    return np.unique(np.concatenate(parts), axis=0)
+
+
+def nearest_of(centroids: np.ndarray, vectors: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
+    """The nearest centroid of each vector: int64[n]. `offsets` float32[c] are added to squared distances."""
+    from threadpoolctl import threadpool_limits
+
+    offsets = np.zeros(len(centroids), np.float32) if offsets is None else offsets
+    with threadpool_limits(limits=1):
+        return Nearest(centroids, np.arange(len(centroids)), offsets).owner_of(vectors)
+
+
+def balanced_kmeans(sample: np.ndarray, clusters: int, *, most: float, least: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """K-means whose clusters keep a size cap and, where the data allow, a floor.
+
+    Centroids of too small clusters move into too large ones; what is left is balanced by an offset added to each centroid's
+    squared distances, so that an item still goes to the least of them, whatever the other items are.
+
+    Args:
+      sample: float32[n, dim], of which no vector occurs in more than `most` of the items.
+      clusters: fewer come out where there are fewer distinct vectors.
+      most, least: share of the items that a cluster may and should hold.
+
+    Returns:
+      Centroids float32[c, dim], offsets float32[c].
+    """
+    part = sample[:: max(1, math.ceil(len(sample) * clusters / _CELLS))]
+    centroids = _spread(part, lloyd(part, clusters, seed=seed, rounds=25, careful=True), most=most, seed=seed)
+    offsets, best = np.zeros(len(centroids)), (np.inf, centroids, np.zeros(len(centroids)))
+    for rounds in range(_ROUNDS if len(centroids) > 1 else 0):
+        offsets, sizes, excess = _balance(part, centroids, offsets, most=most * len(part), least=least * len(part))
+        # Of rounds that keep the cap the last one: its centroids are the means of the balanced clusters.
+        if excess <= max(best[0], 1.02):
+            best = (excess, centroids, offsets)
+        if rounds == _ROUNDS - 1:
+            break
+        near = nearest_of(centroids, part, offsets.astype(np.float32))
+        if sizes.max() > most * len(part):  # clusters with nothing near have to be divided
+            halves = lloyd(part[near == sizes.argmax()], 2, seed=seed, rounds=15)
+            if len(halves) == 2:
+                centroids, offsets = centroids.copy(), offsets.copy()
+                centroids[[sizes.argmax(), sizes.argmin()]] = halves
+                offsets[[sizes.argmax(), sizes.argmin()]] = offsets[sizes.argmax()]
+                continue
+        centroids = _means(part, near, centroids)
+    _, centroids, offsets = best
+    return centroids, (offsets - offsets.min()).astype(np.float32)
+
+
+def _spread(sample: np.ndarray, centroids: np.ndarray, *, most: float, seed: int) -> np.ndarray:
+    """Gives clusters that are far above the cap as many centroids as they have means, taken from the smallest clusters."""
+    clusters, mean = len(centroids), len(sample) / len(centroids)
+    for turn in range(10):
+        near = nearest_of(centroids, sample)
+        sizes = np.bincount(near, minlength=clusters)
+        wanted = np.where(sizes > max(1.5 * mean, most * len(sample)), np.round(sizes / mean).astype(int), 1)
+        few = np.argsort(sizes, kind="stable")
+        few = few[(wanted[few] == 1) & (sizes[few] < 0.7 * mean)][: int((wanted - 1).sum())]
+        if not len(few):
+            break
+        kept, room = [], len(few)
+        for number in np.argsort(-sizes, kind="stable"):
+            if number in few:
+                continue
+            extra = min(room, int(wanted[number]) - 1)
+            room -= extra
+            kept.append(lloyd(sample[near == number], extra + 1, seed=seed + turn, rounds=15) if extra else centroids[[number]])
+        centroids = np.unique(np.concatenate(kept), axis=0)
+        for _ in range(3):
+            centroids = _means(sample, nearest_of(centroids, sample), centroids)
+        if len(centroids) < clusters:
+            break
+    return centroids
+
+
+def _means(sample: np.ndarray, place: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """The mean of each cluster; one without items stays where it was."""
+    order, sizes = np.argsort(place, kind="stable"), np.bincount(place, minlength=len(before))
+    ends = np.cumsum(sizes)
+    out = before.copy()
+    for number in np.flatnonzero(sizes):
+        out[number] = sample[order[ends[number] - sizes[number] : ends[number]]].mean(axis=0, dtype=np.float64)
+    return out
+
+
+def _balance(
+    sample: np.ndarray, centroids: np.ndarray, offsets: np.ndarray, *, most: float, least: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Offsets with which no cluster is above `most` items, nor below `least` where possible.
+
+    Returns:
+      Those of the best step, float64[c]; the sizes, int64[c]; how far they are from cap and floor (1: all kept).
+    """
+    far = np.empty((len(sample), len(centroids)), np.float32)
+    for rows, _, found in Nearest(centroids, np.arange(len(centroids)), np.zeros(len(centroids), np.float32)).blocks(sample):
+        far[rows] = found
+    line = np.arange(len(sample))
+    offsets, best, kept, kept_sizes = offsets.copy(), np.inf, offsets, np.zeros(len(centroids), np.int64)
+    for _ in range(_STEPS):
+        total = far + offsets.astype(np.float32)
+        near = total.argmin(axis=1)
+        here = total[line, near]
+        total[line, near] = np.inf
+        gap = total.min(axis=1) - here
+        sizes = np.bincount(near, minlength=len(centroids))
+        excess = max(sizes.max() / most, 1.0) + 0.01 * (max(least / max(sizes.min(), 0.5), 1.0) - 1.0)
+        if excess < best:
+            best, kept, kept_sizes = excess, offsets.copy(), sizes
+        if sizes.max() <= most and sizes.min() >= least:
+            break
+        total[line, near] = here
+        step = np.zeros(len(centroids))
+        for number in np.flatnonzero(sizes > most):
+            gaps = np.sort(gap[near == number])
+            # Let the nearest to the border go, to just below the cap; half way, because neighbors move as well.
+            step[number] = 0.7 * gaps[min(len(gaps) - 1, math.ceil(sizes[number] - 0.98 * most))] + 1e-9
+        for number in np.flatnonzero(sizes < least):
+            lack = np.sort((total[:, number] - here)[near != number])
+            step[number] = -0.7 * lack[min(len(lack) - 1, math.ceil(least - sizes[number]))] - 1e-9
+        offsets += step
+    return kept, kept_sizes, best

@@ -3,17 +3,18 @@
 The generator draws centres on the unit sphere, cluster sizes from a gamma distribution (the largest clusters hold about
 six times the mean), and each item as its centre plus Gaussian noise, scaled to length one. The difficulty is the length of
 the noise relative to the centre's, up to 30 % more or less from cluster to cluster: at 0.7 (`easy`) clusters stand apart,
-at 1.0 (`hard`) their rims mix and the neighbors of an item at the rim lie in several clusters.
+at 1.0 (`hard`) their rims mix and the neighbors of an item at the rim lie in several clusters, at 0.8 (`medium`) some do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-DIFFICULTY = {"easy": 0.7, "hard": 1.0}
+DIFFICULTY = {"easy": 0.7, "medium": 0.8, "hard": 1.0}
 _BLOCK = 1 << 18
 
 
@@ -27,33 +28,45 @@ class Mixture:
     seed: int = 0
 
     def draw(self, n: int, stream: int = 0) -> np.ndarray:
-        """float32[n, dim] of unit length; block by block, the same for the same stream.
+        """float32[n, dim] of unit length; the same for the same n and stream.
 
         Args:
           n: how many. stream: 0 for the items; queries take others.
         """
+        out = np.empty((n, self.dim), np.float32)
+        first = 0
+        for block in self.blocks(n, stream):
+            out[first : first + len(block)] = block
+            first += len(block)
+        return out
+
+    def blocks(self, n: int, stream: int = 0) -> Iterator[np.ndarray]:
+        """What `draw` returns, in pieces of bounded size."""
         law = np.random.default_rng(self.seed)
         centres = law.normal(size=(self.clusters, self.dim))
         centres = (centres / np.linalg.norm(centres, axis=1, keepdims=True)).astype(np.float32)
         weights = law.gamma(2.0, size=self.clusters)
         lengths = (self.noise * law.uniform(0.7, 1.3, size=self.clusters) / np.sqrt(self.dim)).astype(np.float32)
-        out = np.empty((n, self.dim), np.float32)
         for first in range(0, n, _BLOCK):
             rng = np.random.default_rng([self.seed, stream, first])
-            block = out[first : first + _BLOCK]
-            place = rng.choice(self.clusters, size=len(block), p=weights / weights.sum())
-            block[:] = rng.standard_normal(block.shape, dtype=np.float32)
+            place = rng.choice(self.clusters, size=min(_BLOCK, n - first), p=weights / weights.sum())
+            block = rng.standard_normal((len(place), self.dim), dtype=np.float32)
             block *= lengths[place, None]
             block += centres[place]
             block /= np.linalg.norm(block, axis=1, keepdims=True)
-        return out
+            yield block
+
+
+def mixture(name: str, dim: int = 64) -> Mixture:
+    """The mixture of a difficulty, `easy`, `medium`, `hard`, or a noise length."""
+    return Mixture(dim=dim, noise=DIFFICULTY.get(name) or float(name))
 
 
 def load(name: str, n: int, queries: int, dim: int = 64) -> tuple[np.ndarray, np.ndarray]:
     """Items float32[n, dim] and queries float32[q, dim], all of unit length.
 
     Args:
-      name: `easy`, `hard`, a noise length such as `0.85`, an `.npy` file, or a folder of embeddings in Parquet.
+      name: `easy`, `medium`, `hard`, a noise length such as `0.85`, an `.npy` file, or a folder of embeddings in Parquet.
       n, queries: how many to draw; of files all items are taken, but for every so-manieth, which becomes a query.
       dim: of drawn vectors.
     """
@@ -66,7 +79,7 @@ def load(name: str, n: int, queries: int, dim: int = 64) -> tuple[np.ndarray, np
         mask = np.zeros(len(vectors), bool)
         mask[held] = True
         return vectors[~mask], vectors[mask]
-    law = Mixture(dim=dim, noise=DIFFICULTY.get(name) or float(name))
+    law = mixture(name, dim)
     return law.draw(n), law.draw(queries, stream=1)
 
 

@@ -11,6 +11,8 @@ from simpipe.index.nearest import Nearest
 
 _ROUNDS = 6  # of balancing and moving centroids
 _STEPS = 40  # of offsets a round
+_INNER = 16  # centroids of a cluster at most
+_FEWEST = 30  # sampled vectors of each
 _CELLS = 1 << 23  # vectors x centroids that balancing holds in memory; of a larger sample it takes a part
 
 
@@ -78,11 +80,14 @@ def nearest_of(centroids: np.ndarray, vectors: np.ndarray, offsets: np.ndarray |
         return Nearest(centroids, np.arange(len(centroids)), offsets).owner_of(vectors)
 
 
-def balanced_kmeans(sample: np.ndarray, clusters: int, *, most: float, least: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def balanced_kmeans(
+    sample: np.ndarray, clusters: int, *, most: float, least: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """K-means whose clusters keep a size cap and, where the data allow, a floor.
 
-    Centroids of too small clusters move into too large ones; what is left is balanced by an offset added to each centroid's
-    squared distances, so that an item still goes to the least of them, whatever the other items are.
+    Centroids of too small clusters move into too large ones; what is left is balanced by an offset added to each cluster's
+    squared distances, so that an item still goes to the least of them, whatever the other items are. At last each
+    cluster gets up to 16 centroids of its own: its border follows the data, and queries are told more about what it holds.
 
     Args:
       sample: float32[n, dim], of which no vector occurs in more than `most` of the items.
@@ -90,29 +95,59 @@ def balanced_kmeans(sample: np.ndarray, clusters: int, *, most: float, least: fl
       most, least: share of the items that a cluster may and should hold.
 
     Returns:
-      Centroids float32[c, dim], offsets float32[c].
+      Centroids float32[c, dim]; the cluster of each int64[c], ascending; offsets float32[c], alike within a cluster.
     """
     part = sample[:: max(1, math.ceil(len(sample) * clusters / _CELLS))]
     centroids = _spread(part, lloyd(part, clusters, seed=seed, rounds=25, careful=True), most=most, seed=seed)
+    if len(centroids) == 1:
+        return centroids, np.zeros(1, np.int64), np.zeros(1, np.float32)
+    bounds = {"most": most * len(part), "least": least * len(part)}
+    centroids, offsets = _balanced(part, centroids, seed=seed, **bounds)
+    near = nearest_of(centroids, part, offsets.astype(np.float32))
+    inner = []
+    for number in range(len(centroids)):
+        members = part[near == number]
+        several = min(_INNER, len(members) // _FEWEST)
+        inner.append(lloyd(members, several, seed=seed, rounds=15) if several > 1 else centroids[[number]])
+    owner = np.repeat(np.arange(len(inner)), [len(each) for each in inner])
+    centroids = np.concatenate(inner)
+    # The inner centroids are nearer to dense regions than the one was: balanced once more, from equal offsets.
+    offsets, _, _ = _balance(_distances(part, centroids, owner), np.zeros(len(inner)), **bounds)
+    return centroids, owner, (offsets - offsets.min()).astype(np.float32)[owner]
+
+
+def _balanced(
+    sample: np.ndarray, centroids: np.ndarray, *, most: float, least: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centroids float32[c, dim] and offsets float64[c] of balanced clusters with one centroid each."""
+    line = np.arange(len(centroids))
     offsets, best = np.zeros(len(centroids)), (np.inf, centroids, np.zeros(len(centroids)))
-    for rounds in range(_ROUNDS if len(centroids) > 1 else 0):
-        offsets, sizes, excess = _balance(part, centroids, offsets, most=most * len(part), least=least * len(part))
+    for rounds in range(_ROUNDS):
+        offsets, sizes, excess = _balance(_distances(sample, centroids, line), offsets, most=most, least=least)
         # Of rounds that keep the cap the last one: its centroids are the means of the balanced clusters.
         if excess <= max(best[0], 1.02):
             best = (excess, centroids, offsets)
         if rounds == _ROUNDS - 1:
             break
-        near = nearest_of(centroids, part, offsets.astype(np.float32))
-        if sizes.max() > most * len(part):  # clusters with nothing near have to be divided
-            halves = lloyd(part[near == sizes.argmax()], 2, seed=seed, rounds=15)
+        near = nearest_of(centroids, sample, offsets.astype(np.float32))
+        if sizes.max() > most:  # clusters with nothing near have to be divided
+            halves = lloyd(sample[near == sizes.argmax()], 2, seed=seed, rounds=15)
             if len(halves) == 2:
                 centroids, offsets = centroids.copy(), offsets.copy()
                 centroids[[sizes.argmax(), sizes.argmin()]] = halves
                 offsets[[sizes.argmax(), sizes.argmin()]] = offsets[sizes.argmax()]
                 continue
-        centroids = _means(part, near, centroids)
-    _, centroids, offsets = best
-    return centroids, (offsets - offsets.min()).astype(np.float32)
+        centroids = _means(sample, near, centroids)
+    return best[1], best[2]
+
+
+def _distances(sample: np.ndarray, centroids: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Squared distances to the nearest centroid of each cluster, less a constant a row: float32[n, clusters]."""
+    nearest = Nearest(centroids, owner, np.zeros(len(centroids), np.float32))
+    out = np.empty((len(sample), nearest.owners), np.float32)
+    for rows, _, found in nearest.blocks(sample):
+        out[rows] = nearest.of_owners(found)
+    return out
 
 
 def _spread(sample: np.ndarray, centroids: np.ndarray, *, most: float, seed: int) -> np.ndarray:
@@ -151,33 +186,28 @@ def _means(sample: np.ndarray, place: np.ndarray, before: np.ndarray) -> np.ndar
     return out
 
 
-def _balance(
-    sample: np.ndarray, centroids: np.ndarray, offsets: np.ndarray, *, most: float, least: float
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Offsets with which no cluster is above `most` items, nor below `least` where possible.
+def _balance(far: np.ndarray, offsets: np.ndarray, *, most: float, least: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Offsets to distances float32[n, c] with which no cluster is above `most` items, nor below `least` where possible.
 
     Returns:
       Those of the best step, float64[c]; the sizes, int64[c]; how far they are from cap and floor (1: all kept).
     """
-    far = np.empty((len(sample), len(centroids)), np.float32)
-    for rows, _, found in Nearest(centroids, np.arange(len(centroids)), np.zeros(len(centroids), np.float32)).blocks(sample):
-        far[rows] = found
-    line = np.arange(len(sample))
-    offsets, best, kept, kept_sizes = offsets.copy(), np.inf, offsets, np.zeros(len(centroids), np.int64)
+    line = np.arange(len(far))
+    offsets, best, kept, kept_sizes = offsets.copy(), np.inf, offsets, np.zeros(len(offsets), np.int64)
     for _ in range(_STEPS):
         total = far + offsets.astype(np.float32)
         near = total.argmin(axis=1)
         here = total[line, near]
         total[line, near] = np.inf
         gap = total.min(axis=1) - here
-        sizes = np.bincount(near, minlength=len(centroids))
+        sizes = np.bincount(near, minlength=len(offsets))
         excess = max(sizes.max() / most, 1.0) + 0.01 * (max(least / max(sizes.min(), 0.5), 1.0) - 1.0)
         if excess < best:
             best, kept, kept_sizes = excess, offsets.copy(), sizes
         if sizes.max() <= most and sizes.min() >= least:
             break
         total[line, near] = here
-        step = np.zeros(len(centroids))
+        step = np.zeros(len(offsets))
         for number in np.flatnonzero(sizes > most):
             gaps = np.sort(gap[near == number])
             # Let the nearest to the border go, to just below the cap; half way, because neighbors move as well.

@@ -1,7 +1,7 @@
 """Packing of fine clusters into balanced partitions, so that near clusters share one.
 
 Clusters are near where vectors lie between them: their affinity counts the sampled vectors that have one as nearest and the
-other among the next three. Capacity-bounded k-means on the centroids begins; then clusters move to the partition that they
+other among the next seven. Capacity-bounded k-means on the centroids begins; then clusters move to the partition that they
 have most affinity to, as long as it has room (label propagation under a cap).
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from simpipe.index.kmeans import lloyd, nearest_of
 from simpipe.index.nearest import Nearest
 
-_NEAR = 4
+_NEAR = 8
 _ROUNDS = 30
 
 

@@ -20,7 +20,9 @@ __all__ = ["ROUTER_FILE", "Router", "fit_column_router", "fit_router", "sample_r
 _FLOOR = 0.5  # of the mean
 _WORTH = 50  # equal sampled vectors from which on it is worth to divide them
 _HELD = 10  # one in so many sampled vectors sets the spill's threshold, and is not learned from
-_AFFINITY = 50_000
+_AFFINITY = 50_000  # sampled vectors that tell which clusters are near
+_CLUSTERS = 100  # a partition
+_SAMPLED = 15  # vectors a cluster
 
 
 def fit_router(sample: np.ndarray, config: FittedRouter, *, seed: int) -> Router:
@@ -60,15 +62,17 @@ def _kmeans(sample: np.ndarray, partitions: int, *, cap: float, seed: int) -> Ro
     heavy = np.flatnonzero(counts > max(cap * len(sample), _WORTH))
     rest = sample[~np.isin(place, heavy)]
     seats = _seats(counts[heavy], len(rest), partitions)
-    centroids, offsets = np.empty((0, sample.shape[1]), np.float32), np.empty(0, np.float32)
+    centroids, owner, offsets = np.empty((0, sample.shape[1]), np.float32), np.empty(0, np.int64), np.empty(0, np.float32)
     if len(rest):
         most = cap * len(sample) / len(rest)
         least = _FLOOR / partitions * len(sample) / len(rest)
-        centroids, offsets = balanced_kmeans(rest, seats[-1], most=most, least=least, seed=seed)
+        centroids, owner, offsets = balanced_kmeans(rest, seats[-1], most=most, least=least, seed=seed)
+    light = int(owner.max(initial=-1)) + 1
     centroids = np.concatenate([centroids, sample[rows[heavy]]])
-    splits = np.concatenate([np.ones(len(offsets), np.int64), seats[: len(heavy)]])
+    owner = np.concatenate([owner, light + np.arange(len(heavy))])
+    splits = np.concatenate([np.ones(light, np.int64), seats[: len(heavy)]])
     offsets = np.concatenate([offsets, _heavy_offsets(centroids, offsets, len(heavy))]).astype(np.float32)
-    return _router("kmeans", centroids, np.arange(len(centroids)), offsets, splits)
+    return _router("kmeans", centroids, owner, offsets, splits)
 
 
 def _heavy_offsets(centroids: np.ndarray, offsets: np.ndarray, heavy: int) -> np.ndarray:
@@ -81,8 +85,8 @@ def _heavy_offsets(centroids: np.ndarray, offsets: np.ndarray, heavy: int) -> np
 
 
 def _packed(sample: np.ndarray, config: PackedRouter, partitions: int, *, cap: float, seed: int) -> Router:
-    wanted = config.clusters or max(4096, 64 * partitions)
-    wanted = max(min(wanted, len(sample) // 30), min(8 * partitions, len(sample)))
+    wanted = min(max(4096, _CLUSTERS * partitions), max(len(sample) // _SAMPLED, 8 * partitions))
+    wanted = min(config.clusters or wanted, len(sample))
     centroids = fine_clusters(sample, wanted, seed=seed)
     weights = weights_of(centroids, sample)
     heavy = np.flatnonzero(weights > max(cap * len(sample), _WORTH))

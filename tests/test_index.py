@@ -15,7 +15,6 @@ from simpipe.config.index import ExactBackend, NmslibBackend, ScannBackend
 from simpipe.embeddings import vectors_column
 from simpipe.grouped import GroupedWriter, read_group
 from simpipe.ids import hash_ids
-from simpipe.index.backend import build_backend
 from simpipe.index.distance import bad_rows, between, prepare
 from simpipe.index.merge import TopK, merge_topk, without_self
 from simpipe.index.partitions import Partition, build_partition
@@ -125,17 +124,6 @@ def test_large_k_gets_all_that_exist(tmp_path, kind, k):
     top = part.search(vectors[:20], k)
     assert np.isfinite(top.distances).sum(axis=1).tolist() == [min(k, 800)] * 20
     assert all(len(set(row)) == min(k, 800) for row in top.ids)
-
-
-@pytest.mark.parametrize("kind", list(BACKENDS))
-def test_many_exact_duplicates_find_themselves(kind):
-    rng = np.random.default_rng(0)
-    distinct = prepare(rng.normal(size=(200, 16)).astype(np.float32), "cosine")
-    vectors = np.concatenate([distinct, np.repeat(distinct[:10], 50, axis=0)])
-    backend = build_backend(vectors, BACKENDS[kind], distance="cosine")
-    rows = backend.search(distinct, 1)
-    near = rows[np.arange(len(rows)), np.argmax(rows >= 0, axis=1)]
-    assert np.allclose(vectors[near], distinct), "each query finds a copy of itself"
 
 
 def test_distances_do_not_depend_on_the_block():

@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from simpipe.config.index import ScannBackend
+from simpipe.config.index import ScannBackend, Storage
 from simpipe.errors import ConfigError, ContractError
+from simpipe.index.backend import NO_SETTINGS, Ladder, check_block
+from simpipe.index.distinct import Groups, group_equal
 from simpipe.index.quiet import quiet_stderr
 
 _MEASURES = {
@@ -20,6 +24,37 @@ _MEASURES = {
     "euclidean": "squared_l2",
     "squared_euclidean": "squared_l2",
 }
+_REORDERED = {"float32": "FLOAT32", "float16": "BFLOAT16", "int8": "INT8"}
+_FOLDER = "scann"
+_LEAF = 100  # items a leaf
+_LEAST_LEAVES = 8
+_FEWEST = 16  # vectors that a tree needs
+_DISTINCT = 0.98  # share of distinct vectors below which each is indexed once: many copies fill what is reordered
+# What the tree and the hashes are trained on: more costs CPU and gains no recall that we could measure.
+_SAMPLE_A_LEAF = 40
+_SMALLEST_A_LEAF = 12
+_TREE_ROUNDS = 6
+_HASH_SAMPLE = 10_000
+_HASH_ROUNDS = 6
+# The ladder: (share of the leaves searched, items reordered for each of k).
+_STEPS = (
+    (0.005, 2.0),
+    (0.01, 2.0),
+    (0.016, 3.0),
+    (0.025, 3.0),
+    (0.04, 3.0),
+    (0.06, 4.0),
+    (0.09, 5.0),
+    (0.13, 5.0),
+    (0.18, 5.0),
+    (0.18, 8.0),
+    (0.26, 8.0),
+    (0.37, 8.0),
+    (0.37, 15.0),
+    (0.55, 15.0),
+    (1.0, 15.0),
+    (1.0, 40.0),
+)
 
 
 def _library() -> Any:
@@ -41,16 +76,42 @@ def _library() -> Any:
             del sys.modules["tensorflow"]
 
 
-def derived(config: ScannBackend, n: int, *, spilled: bool) -> tuple[int, int, int]:
-    """(leaves, leaves to search, items to reorder) for a partition of n items where the configuration leaves them open.
+@dataclass(frozen=True)
+class Derived:
+    """What a partition's index is built with.
 
-    About sqrt(n) leaves, half of them searched (three quarters without SOAR spill), 300 items reordered: recall@10 of
-    0.99 on hard clustered unit vectors (25,000 x 64, 500 clusters), at a cost that is still a small part of an exact scan.
+    Attributes:
+      leaves: of the tree. search: leaves searched, reorder: items reordered, where the search names no setting.
+      sample: items the tree is trained on. smallest: fewer of them in a leaf are merged into others.
     """
-    leaves = config.leaves or max(1, min(n // 16, round(math.sqrt(n))))
-    leaves = min(leaves, n // 2)
-    search = config.leaves_to_search or max(20, math.ceil(leaves * (0.5 if spilled else 0.75)))
-    return leaves, min(search, leaves), config.reorder or 300
+
+    leaves: int
+    search: int
+    reorder: int
+    sample: int
+    smallest: int
+
+
+def derived(config: ScannBackend, n: int, *, spilled: bool) -> Derived:
+    """Parameters for n items where the configuration leaves them open.
+
+    About 100 items a leaf, 40 of them to train on; a third of the leaves searched (half without SOAR spill) and 300 items
+    reordered: recall@10 of 0.99 and more on hard clustered unit vectors. ScaNN merges leaves that hold fewer training
+    items than `min_partition_size`, whose default (50) with a small sample would leave a fraction of the leaves.
+    """
+    leaves = config.leaves or max(_LEAST_LEAVES, round(n / _LEAF))
+    leaves = max(1, min(leaves, n // 8))
+    search = config.leaves_to_search or max(20, math.ceil(leaves * (0.35 if spilled else 0.5)))
+    sample = min(n, max(_SAMPLE_A_LEAF * leaves, 2000))
+    smallest = max(1, min(_SMALLEST_A_LEAF, sample // leaves // 3))
+    return Derived(leaves, min(search, leaves), config.reorder or 300, sample, smallest)
+
+
+def ladder(config: ScannBackend, n: int, k: int) -> Ladder:
+    """Leaves and items to reorder for a partition of n items, along the front measured on clustered vectors."""
+    leaves = derived(config, n, spilled=True).leaves
+    steps = [(min(leaves, max(2, round(leaves * share))), math.ceil(k * times)) for share, times in _STEPS]
+    return tuple({"leaves_to_search": search, "reorder": reorder} for search, reorder in dict.fromkeys(steps))
 
 
 class ScannIndex:
@@ -58,44 +119,117 @@ class ScannIndex:
 
     kind: ClassVar[str] = "scann"
     is_exact: ClassVar[bool] = False
+    needs_unit_norm: ClassVar[bool] = True
+    supports_update: ClassVar[bool] = False  # ScaNN's own updates need docids
 
-    def __init__(self, searcher: Any, reorder: int) -> None:
-        self._searcher = searcher
-        self._reorder = reorder
+    def __init__(
+        self,
+        searcher: Any,
+        groups: Groups | None,
+        config: ScannBackend,
+        shape: tuple[int, ...],
+        *,
+        distance: str,
+        storage: Storage,
+    ) -> None:
+        self._searcher, self._groups, self._config, self._shape, self._storage = searcher, groups, config, shape, storage
+        self._how = derived(config, shape[0], spilled=_spilled(distance))
 
     @classmethod
-    def build(cls, vectors: np.ndarray, config: ScannBackend, *, distance: str) -> ScannIndex:
+    def build(cls, vectors: np.ndarray, config: ScannBackend, *, distance: str, storage: Storage = "float32") -> ScannIndex:
+        """Builds over float32[n, dim], n >= 16.
+
+        Files differ from build to build in the last bits of the trained centres (also with one thread), and so in a few codes.
+
+        Raises:
+          ConfigError: a distance that ScaNN does not know.
+        """
         if distance not in _MEASURES:
             raise ConfigError(f"ScaNN knows no {distance} distance", "use the backend nmslib or exact")
-        measure = _MEASURES[distance]
-        leaves, search, reorder = derived(config, len(vectors), spilled=distance == "cosine")
-        soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0} if measure == "dot_product" and leaves > 1 else {}
-        builder = _library().builder(vectors, 10, measure)
-        builder = builder.tree(leaves, search, training_sample_size=min(len(vectors), 250_000), **soar)
-        threshold = 0.2 if distance == "cosine" else math.nan
-        builder = builder.score_ah(2, anisotropic_quantization_threshold=threshold).reorder(reorder)
+        groups = group_equal(vectors)
+        if groups is not None and not _FEWEST <= len(groups) <= _DISTINCT * len(vectors):
+            groups = None  # a few duplicates do no harm
+        shape = (len(vectors) if groups is None else len(groups), vectors.shape[1])
+        vectors = vectors if groups is None else np.ascontiguousarray(vectors[groups.first])
+        how = derived(config, len(vectors), spilled=_spilled(distance))
+        library = _library()
+        soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0} if _spilled(distance) and how.leaves > 1 else {}
+        builder = library.builder(vectors, 10, _MEASURES[distance]).tree(
+            how.leaves,
+            how.search,
+            training_sample_size=how.sample,
+            min_partition_size=how.smallest,
+            training_iterations=_TREE_ROUNDS,
+            **soar,
+        )
+        builder = builder.score_ah(
+            2,
+            anisotropic_quantization_threshold=0.2 if distance == "cosine" else math.nan,
+            training_sample_size=_HASH_SAMPLE,
+            training_iterations=_HASH_ROUNDS,
+        )
+        quantize = library.scann_builder.ReorderType[_REORDERED[storage]]
         with quiet_stderr():
-            return cls(builder.build(), reorder)
+            searcher = builder.reorder(how.reorder, quantize=quantize).build()
+        return cls(searcher, groups, config, shape, distance=distance, storage=storage)
 
     @classmethod
-    def load(cls, folder: Path, params: dict[str, Any]) -> ScannIndex:
+    def load(
+        cls,
+        folder: Path,
+        shape: tuple[int, ...],
+        *,
+        distance: str,
+        params: Mapping[str, Any],
+        storage: Storage = "float32",
+    ) -> ScannIndex:
+        """Loads without ScaNN's own `load_searcher`, which would unpickle a file of docids."""
+        path, library = folder / _FOLDER, _library()
+        groups = Groups.load(folder, shape[0])
+        shape = shape if groups is None else (len(groups), shape[1])
         try:
+            assets = (path / "scann_assets.pbtxt").read_text()
             with quiet_stderr():
-                searcher = _library().load_searcher(str(folder / "scann"))
+                searcher = library.ScannSearcher(library.scann_pybind.ScannNumpy(str(path), assets))
         except (RuntimeError, ValueError, OSError) as error:
-            raise ContractError(f"{folder / 'scann'}: ScaNN cannot load it ({error})", "build the release again") from None
-        return cls(searcher, int(params.get("reorder") or 300))
+            raise ContractError(f"{path}: ScaNN cannot load it ({error})", "build the release again") from None
+        if searcher.size() != shape[0]:
+            raise ContractError(f"{path}: {searcher.size()} vectors for {shape[0]}", "build the release again")
+        config = ScannBackend.model_validate({**params, "kind": "scann"})
+        return cls(searcher, groups, config, shape, distance=distance, storage=storage)
 
-    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
-        rows, scores = self._searcher.search_batched_parallel(
-            queries, final_num_neighbors=k, pre_reorder_num_neighbors=max(self._reorder, 2 * k)
-        )
+    def search(self, queries: np.ndarray, k: int, *, settings: Mapping[str, int] = NO_SETTINGS, threads: int = 1) -> np.ndarray:
+        queries = check_block(queries, self._shape[1])
+        reorder = max(int(settings.get("reorder", self._how.reorder)), k)
+        wanted = k
+        # Rounded vectors order the edge wrongly: more rows come back, and the distances computed afterwards decide.
+        k = min(k if self._storage == "float32" else max(k, min(reorder, 2 * k)), self._shape[0])
+        asked = (k, max(reorder, k), int(settings.get("leaves_to_search", self._how.search)))
+        if not len(queries):
+            return np.empty((0, k), np.int64)
+        if len(queries) == 1:
+            rows, scores = (array[None] for array in self._searcher.search(queries[0], *asked))
+        elif threads == 1:
+            rows, scores = self._searcher.search_batched(queries, *asked)
+        else:
+            size = max(1, min(256, -(-len(queries) // threads)))
+            rows, scores = self._searcher.search_batched_parallel(queries, *asked, batch_size=size)
         rows = rows.astype(np.int64)
         rows[~np.isfinite(scores)] = -1  # the batch is padded where fewer were found
-        return rows
+        return rows if self._groups is None else self._groups.expand(rows, max(wanted, k))
+
+    def ladder(self, k: int) -> Ladder:
+        return ladder(self._config, self._shape[0], k)
 
     def save(self, folder: Path) -> None:
-        target = folder / "scann"
+        target = folder / _FOLDER
         target.mkdir()
         # Without relative paths a moved folder does not load.
         self._searcher.serialize(str(target), relative_path=True)
+        if self._groups is not None:
+            self._groups.save(folder)
+
+
+def _spilled(distance: str) -> bool:
+    """SOAR needs dot products."""
+    return _MEASURES.get(distance) == "dot_product"

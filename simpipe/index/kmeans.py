@@ -13,7 +13,7 @@ _ROUNDS = 6  # of balancing and moving centroids
 _STEPS = 40  # of offsets a round
 _INNER = 16  # centroids of a cluster at most
 _FEWEST = 30  # sampled vectors of each
-_CELLS = 1 << 23  # vectors x centroids that balancing holds in memory; of a larger sample it takes a part
+_CELLS = 1 << 25  # vectors x centroids that balancing holds in memory; of a larger sample it takes a part
 
 
 def lloyd(

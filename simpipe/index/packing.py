@@ -14,6 +14,7 @@ from simpipe.index.nearest import Nearest
 
 _NEAR = 8
 _ROUNDS = 30
+_STARTS = 4  # of which the one that keeps most affinity within partitions is taken
 
 
 def affinity(sample: np.ndarray, centroids: np.ndarray):
@@ -44,15 +45,27 @@ def pack(
     """
     if partitions == 1:
         return np.zeros(len(centroids), np.int64)
-    centres = lloyd(centroids, partitions, seed=seed, rounds=30, careful=True, weights=np.maximum(weights, 1e-3))
-    middle = centroids.mean(axis=0, dtype=np.float64)
-    far = np.full((len(centroids), partitions), 1e30)
-    shifted = centres.astype(np.float64) - middle
-    far[:, : len(centres)] = np.einsum("pd,pd->p", shifted, shifted) - 2.0 * ((centroids - middle) @ shifted.T)
-    part, load = _seeded(far, weights, cap=cap)
-    _fill(part, load, far, weights, floor=floor)
-    _propagate(part, load, weights, near, cap=cap, floor=floor)
-    return part
+    best, kept = -np.inf, np.zeros(len(centroids), np.int64)
+    pairs = near.tocoo()
+    for start in range(_STARTS):
+        centres = lloyd(centroids, partitions, seed=seed + start, rounds=30, careful=True, weights=np.maximum(weights, 1e-3))
+        far = np.full((len(centroids), partitions), 1e30)
+        far[:, : len(centres)] = _squared(centroids, centres)
+        part, load = _seeded(far, weights, cap=cap)
+        _fill(part, load, far, weights, floor=floor)
+        _propagate(part, load, weights, near, cap=cap, floor=floor)
+        # Starts above the cap come after all others.
+        within = pairs.data[part[pairs.row] == part[pairs.col]].sum(dtype=np.float64) - 1e12 * max(0.0, load.max() - cap)
+        if within > best:
+            best, kept = within, part
+    return kept
+
+
+def _squared(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Squared distances less a constant a row: float64[n, m]."""
+    middle = left.mean(axis=0, dtype=np.float64)
+    shifted = right - middle
+    return np.einsum("pd,pd->p", shifted, shifted) - 2.0 * ((left - middle) @ shifted.T)
 
 
 def _seeded(far: np.ndarray, weights: np.ndarray, *, cap: float) -> tuple[np.ndarray, np.ndarray]:

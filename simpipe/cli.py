@@ -55,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--classes", type=_positive, default=12, metavar="N", help="rows of the grid (default: %(default)s)")
     verb.add_argument("--examples", type=_positive, default=10, metavar="M", help="columns of the grid (default: %(default)s)")
     verb.add_argument("--seed", type=int, metavar="N", help="other classes and examples in the grid (default: the data set's)")
+    text = "versions of the libraries, and whether NMSLIB's fast build is installed"
+    verb = verbs.add_parser("doctor", help=text, description=text)
+    verb.add_argument("--json", action="store_true", help="print JSON")
     text = "list releases: which is live, items, backend, encoder, metrics"
     verb = verbs.add_parser("releases", parents=[common], help=text, description=text)
     verb.add_argument("--json", action="store_true", help="print JSON")

@@ -21,6 +21,8 @@ def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     Raises:
       SimpipeError: anything that is the user's to mend.
     """
+    if options.verb == "doctor":
+        return _doctor(options, beam_args)
     if options.verb in ("lookup", "match") and options.root is not None:
         return _query(options.root, options)
     if options.verb in ("shard", "inspect") and options.folder is not None:
@@ -123,6 +125,20 @@ def _examples(folder: str, options: argparse.Namespace, beam_args: Sequence[str]
     if options.grid is not None:
         _say(f"grid       {options.grid}")
     return 0
+
+
+def _doctor(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
+    from simpipe import doctor
+
+    if beam_args:
+        raise ConfigError("`doctor` runs no Beam job: it takes nothing after `--`", "leave out what stands after --")
+    findings = doctor.examine()
+    about = doctor.to_json(findings)
+    if options.json:
+        print(json.dumps(about, indent=2))
+    else:
+        doctor.print_findings(findings)
+    return 0 if about["ok"] else 1
 
 
 def _releases(config: Config, options: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from simpipe.config.index import Backend, ExactBackend, NmslibBackend, ScannBackend
+from simpipe.config.index import Backend, ExactBackend, FaissBackend, NmslibBackend, ScannBackend
 from simpipe.errors import ConfigError
 
 
@@ -61,22 +61,53 @@ class ScannSearch(Search):
         self.backend = ScannBackend(kind="scann", **settings)
 
 
+class FaissSearch(Search):
+    """FAISS (`pip install simpipe[faiss]`). The index's distance decides the metric.
+
+    Args:
+      algo: "flat" (exact, without FAISS), "hnsw", "ivf".
+      m: links of HNSW. nlist: inverted lists; nprobe: lists searched (or efSearch).
+
+    Raises:
+      ConfigError: another algorithm ("ivfpq" is not offered).
+    """
+
+    def __init__(
+        self,
+        *_: Any,
+        algo: str = "hnsw",
+        m: int | None = None,
+        nlist: int | None = None,
+        nprobe: int | None = None,
+        **__: Any,
+    ) -> None:
+        if algo == "flat":
+            self.backend = ExactBackend(kind="exact")
+        elif algo in ("hnsw", "ivf"):
+            fields = {"m": m, "lists": nlist, "effort": nprobe}
+            given = {name: int(value) for name, value in fields.items() if value is not None}
+            self.backend = FaissBackend(kind="faiss", index=algo, **given)
+        else:
+            raise ConfigError(f"FaissSearch: algo {algo!r} is not offered", "use 'hnsw', 'ivf' or 'flat'")
+
+
 _FROM_JSON: TypeAdapter[Backend] = TypeAdapter(Backend)
 _BY_NAME: dict[str, type[Search]] = {
     "linear": LinearSearch,
     "exact": LinearSearch,
     "nmslib": NMSLibSearch,
     "scann": ScannSearch,
+    "faiss": FaissSearch,
 }
 
 
 def make_search(search: Any) -> Backend:
-    """The backend of a name (`linear`, `nmslib`, `scann`), a `Search`, or a backend's configuration (as an object or as JSON).
+    """The backend of a name (`linear`, `nmslib`, `scann`, `faiss`), a `Search`, or a backend's configuration (object or JSON).
 
     Raises:
       ConfigError: there is no such search.
     """
-    if isinstance(search, (ExactBackend, NmslibBackend, ScannBackend)):
+    if isinstance(search, (ExactBackend, NmslibBackend, ScannBackend, FaissBackend)):
         return search
     if isinstance(search, Search):
         return search.backend

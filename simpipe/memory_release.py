@@ -157,11 +157,12 @@ def read_into_memory(searcher: Searcher, backend: Backend) -> MemoryIndex:
     if not parts:
         return index
     ids = np.concatenate([part.ids for part in parts])
-    order = _natural_order(ids)
+    _, first = np.unique(ids.astype(str), return_index=True)  # a spilled item lies in several partitions
+    order = first[_natural_order(ids[first])]
     labels = np.concatenate([part.labels for part in parts])[order]
-    vectors = np.concatenate([part.vectors for part in parts])[order]
-    if len(ids) != searcher.manifest.items:
-        raise ReleaseError(f"{searcher.title}: {len(ids)} rows, the manifest says {searcher.manifest.items}", "build again")
+    vectors = np.concatenate([part.vectors[:] for part in parts])[order]
+    if len(order) != searcher.manifest.items:
+        raise ReleaseError(f"{searcher.title}: {len(order)} items, the manifest says {searcher.manifest.items}", "build again")
     numbered = bool((ids[order] == np.arange(len(ids)).astype(str)).all())
     data = data_of(searcher, ids[order].tolist())
     index.add(vectors, labels, ids=None if numbered else ids[order].tolist(), data=data)

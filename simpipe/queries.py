@@ -143,19 +143,30 @@ def _by_file(searcher: Searcher, path: str) -> Queries:
     return Queries([f"row {i}" for i in range(len(checked))], checked, [None] * len(checked))
 
 
-def answer(searcher: Searcher, queries: Queries, *, k: int, cutpoint: str | None) -> list[dict[str, Any]]:
+def answer(
+    searcher: Searcher,
+    queries: Queries,
+    *,
+    k: int,
+    cutpoint: str | None,
+    target_recall: float | None = None,
+    exact: bool = False,
+    where: str | None = None,
+) -> list[dict[str, Any]]:
     """One record a query: its neighbors with metadata, and the match where a cutpoint is named.
 
     An indexed item that asks for itself is its own nearest neighbor in `lookup`; in `match` it is left out.
+    `target_recall`, `exact` and `where` are as in `BaseSearcher.lookup`.
     """
     own = queries.names if queries.own_ids else None
-    neighbors = searcher.lookup(queries.vectors, k, query_ids=own)
+    how: dict[str, Any] = {"target_recall": target_recall, "exact": exact, "where": where}
+    neighbors = searcher.lookup(queries.vectors, k, query_ids=own, **how)
     mine = np.flatnonzero(queries.indexed) if cutpoint is None else np.empty(0, np.int64)
     if len(mine):
-        found = searcher.lookup_items([queries.names[row] for row in mine], k)
+        found = searcher.lookup_items([queries.names[row] for row in mine], k, **how)
         neighbors = Neighbors(*(_replaced(getattr(neighbors, name), mine, getattr(found, name)) for name in _FIELDS))
-    matches = searcher.match(queries.vectors, cutpoint, query_ids=own) if cutpoint is not None else None
-    metadata = _metadata(searcher, neighbors.ids[neighbors.valid].tolist())
+    matches = searcher.match(queries.vectors, cutpoint, query_ids=own, **how) if cutpoint is not None else None
+    metadata = _metadata(searcher, neighbors)
     results = []
     for row, name in enumerate(queries.names):
         record: dict[str, Any] = {"query": name, "label": queries.labels[row]}
@@ -192,15 +203,13 @@ def _replaced(values: np.ndarray, rows: np.ndarray, new: np.ndarray) -> np.ndarr
     return out
 
 
-def _metadata(searcher: Searcher, ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Metadata columns of the neighbors, joined from the store for these items only; those of bytes can't be shown."""
-    if not searcher.manifest.metadata or not ids:
+def _metadata(searcher: Searcher, neighbors: Neighbors) -> dict[str, dict[str, Any]]:
+    """Metadata of each neighbor by id; columns of bytes can't be shown."""
+    if not searcher.manifest.metadata:
         return {}
-    unique = sorted(set(ids))
-    table = searcher.items_of(unique).select(list(searcher.manifest.metadata))
+    table = searcher.metadata(neighbors)
     shown = [field.name for field in table.schema if not _is_bytes(field.type)]
-    rows = table.select(shown).to_pylist()
-    return dict(zip(unique, rows, strict=True))
+    return dict(zip(neighbors.ids[neighbors.valid].tolist(), table.select(shown).to_pylist(), strict=True))
 
 
 def _plain(value: Any) -> Any:

@@ -67,23 +67,31 @@ def write_store_file(
     return len(table), []
 
 
-def fetch(ids: Sequence[str], open_file: Callable[[int], Path], count: int) -> pa.Table | None:
+def fetch(
+    ids: pa.Array | Sequence[str],
+    open_file: Callable[[int], Path],
+    count: int,
+    *,
+    columns: Sequence[str] | None = None,
+) -> pa.Table | None:
     """Rows of the given ids, in any order; ids that are not there are left out.
 
     Args:
       ids: item ids.
       open_file: path of store file number i, verified.
       count: how many store files there are.
+      columns: that are read, beside the id; None: all.
 
     Returns:
       A table with id, label, partition and metadata columns; None without any id.
     """
     if not len(ids):
         return None
-    unique = sorted(set(ids))
+    unique = pc.unique(ids if isinstance(ids, pa.Array) else pa.array(ids, pa.string()))
     buckets = bucket_of(unique, count)
+    wanted = None if columns is None else ["id", *(name for name in columns if name != "id")]
     parts = []
     for bucket in np.unique(buckets):
-        wanted = [unique[i] for i in np.flatnonzero(buckets == bucket)]
-        parts.append(pq.read_table(open_file(int(bucket)), filters=[("id", "in", wanted)]))
+        names = unique.take(pa.array(np.flatnonzero(buckets == bucket)))
+        parts.append(pq.read_table(open_file(int(bucket)), columns=wanted, filters=pc.field("id").isin(names)))
     return pa.concat_tables(parts)

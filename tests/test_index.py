@@ -18,10 +18,12 @@ from simpipe.ids import hash_ids
 from simpipe.index.distance import bad_rows, between, prepare
 from simpipe.index.merge import TopK, merge_topk, without_self
 from simpipe.index.partitions import Partition, build_partition
+from simpipe.index.rows import Rows, names_of, place_of, same_ids
+from simpipe.types import Neighbors
 
 BACKENDS = {
     "exact": ExactBackend(kind="exact"),
-    "nmslib": NmslibBackend(kind="nmslib"),
+    "nmslib": NmslibBackend(kind="nmslib", exact_below=1),
     "scann": ScannBackend(kind="scann", exact_below=16),
 }
 
@@ -74,7 +76,7 @@ def test_exact_search_is_exact_far_from_zero(tmp_path):
     part = Partition.load(tmp_path / "00000", "exact", distance="euclidean", dim=16, params={})
     queries = vectors[:50] + np.float32(0.01)
     expected = np.argsort(brute_force(queries, vectors, "euclidean"), axis=1)[:, :10]
-    found = part.search(queries, 10).ids
+    found = names_of({0: part.rows}, part.search(queries, 10).place)[0]
     assert (
         np.mean([len({f"i{row:05d}" for row in true} & set(got)) / 10 for got, true in zip(found, expected, strict=True)]) > 0.99
     )
@@ -90,17 +92,20 @@ def test_searched_partitions_equal_one_index_ties_included(tmp_path_factory, n, 
     tie = hash_ids(ids)
     place = rng.integers(partitions, size=n)
     folder = tmp_path_factory.mktemp("parts")
-    found = [TopK.empty(3, 0)]
+    found, tables = [TopK.empty(3, 0)], {}
     for number in range(partitions):
         rows = np.flatnonzero(place == number)
         table = table_of(vectors, np.zeros(n)).take(rows)
         build_partition(table, folder / f"{number:05d}", BACKENDS["exact"], distance="euclidean")
-        found.append(Partition.load(folder / f"{number:05d}", "exact", distance="euclidean", dim=2, params={}).search(queries, k))
-    merged = merge_topk(found, k)
+        where = folder / f"{number:05d}"
+        part = Partition.load(where, "exact", distance="euclidean", dim=2, params={}, number=number)
+        found.append(part.search(queries, k))
+        tables[number] = part.rows
+    merged = names_of(tables, merge_topk(found, k).place)[0]
     distances = brute_force(queries, vectors, "euclidean")
     for row in range(3):
         oracle = sorted(range(n), key=lambda item: (np.float32(distances[row, item]), tie[item]))[:k]
-        assert [name for name in merged.ids[row] if name is not None] == [ids[item] for item in oracle]
+        assert [name for name in merged[row] if name is not None] == [ids[item] for item in oracle]
 
 
 @pytest.mark.parametrize("kind", list(BACKENDS))
@@ -123,7 +128,7 @@ def test_large_k_gets_all_that_exist(tmp_path, kind, k):
     part = Partition.load(tmp_path / "00000", kind, distance="cosine", dim=16, params=BACKENDS[kind].model_dump())
     top = part.search(vectors[:20], k)
     assert np.isfinite(top.distances).sum(axis=1).tolist() == [min(k, 800)] * 20
-    assert all(len(set(row)) == min(k, 800) for row in top.ids)
+    assert all(len(set(row)) == min(k, 800) for row in top.place.tolist())
 
 
 def test_distances_do_not_depend_on_the_block():
@@ -164,33 +169,40 @@ def test_merged_partitions_equal_one_index(n, k, partitions, seed):
 
     def part(rows: np.ndarray) -> TopK:
         repeat = (4, 1)
-        whole = TopK(distances[:, rows], np.tile(tie[rows], repeat), np.tile(ids[rows], repeat), np.tile(ids[rows], repeat))
+        whole = TopK(distances[:, rows], np.tile(tie[rows], repeat), np.tile(rows, repeat))
         return merge_topk([TopK.empty(4, 0), whole], k)
 
     merged = merge_topk([TopK.empty(4, 0), *(part(np.flatnonzero(place == number)) for number in range(partitions))], k)
     for row in range(4):
         oracle = sorted(range(n), key=lambda item: (distances[row, item], tie[item]))[:k]
-        assert [name for name in merged.ids[row] if name is not None] == ids[oracle].tolist()
+        assert [place for place in merged.place[row] if place >= 0] == oracle
 
 
-def test_merge_drops_an_id_that_comes_twice():
-    one = TopK(
-        np.array([[0.1, 0.2]], np.float32),
-        np.array([[7, 8]], np.uint64),
-        np.array([["a", "b"]], object),
-        np.array([["x", "y"]], object),
-    )
-    merged = merge_topk([one, one], 3)
-    assert merged.ids.tolist() == [["a", "b", None]]
+def test_merge_drops_an_item_that_comes_twice_also_at_another_distance():
+    """Stored as int8, copies of an item in two partitions are rounded differently: the nearer one stays."""
+    one = TopK(*(np.array(values)[None] for values in (np.float32([0.1, 0.2]), np.uint64([7, 8]), [1, 2])))
+    other = TopK(*(np.array(values)[None] for values in (np.float32([0.15, 0.19]), np.uint64([7, 8]), [3, 4])))
+    merged = merge_topk([one, other], 3)
+    assert merged.place.tolist() == [[1, 4, -1]]
     assert merged.distances[0, 2] == np.inf
 
 
+def test_ids_that_share_a_hash_stay_apart():
+    """Two ids of one hash, at one distance: only the id tells them from copies."""
+    rows = Rows(pa.array(["a", "b"], pa.large_string()), pa.array(["x", None], pa.large_string()), np.uint64([7, 7]))
+    tables = {0: rows, 3: rows}
+    top = [TopK(np.float32([[0.5, 0.5]]), np.uint64([[7, 7]]), place_of(number, np.array([[0, 1]]))) for number in tables]
+    one = merge_topk(top[:1], 2, same=lambda *places: same_ids(tables, *places))
+    assert names_of(tables, one.place)[0].tolist() == [["a", "b"]]
+    assert rows.rows_of(np.array(["b", "a", "c"], object)).tolist() == [-1, -1, -1], "their true hashes are others"
+    assert same_ids(tables, place_of(0, np.array([0, 1])), place_of(3, np.array([0, 0]))).tolist() == [True, False]
+
+
 def test_without_self_goes_by_id():
-    top = TopK(
-        np.array([[0.0, 0.0, 0.5]], np.float32),
-        np.array([[1, 2, 3]], np.uint64),
+    top = Neighbors(
         np.array([["twin", "me", "far"]], object),
         np.array([["x", "y", "z"]], object),
+        np.array([[0.0, 0.0, 0.5]], np.float32),
     )
     assert without_self(top, np.array(["me"], object), 2).ids.tolist() == [["twin", "far"]]
     assert without_self(top, np.array(["stranger"], object), 2).ids.tolist() == [["twin", "me"]]

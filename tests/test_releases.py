@@ -50,7 +50,7 @@ def test_publish_is_conditional_and_needs_a_finished_release(vectors_config, tmp
         releases.publish(line.root, "20200101T000000Z-abcdef")
 
 
-@pytest.mark.parametrize("victim", ["vectors.npy", "rows.parquet", "router.npy", "cutpoints.json", "manifest.json", "store"])
+@pytest.mark.parametrize("victim", ["vectors.npy", "rows.arrow", "router.npz", "cutpoints.json", "manifest.json", "store"])
 def test_an_altered_release_is_refused(vectors_config, tmp_path, victim):
     line, _ = run(vectors_config(tmp_path / "r"))
     folder, _ = line.release()

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from simpipe.errors import IncompatibleError, QueryError, ReleaseError
 from simpipe.index.distance import bad_rows, between, prepare
-from simpipe.index.merge import TopK, merge_topk, without_self
+from simpipe.index.fan_out import Answered, fan_out
+from simpipe.index.merge import TopK, without_self
 from simpipe.index.partitions import Partition
 from simpipe.index.router import Router
+from simpipe.index.rows import ROW_BITS, ROW_MASK, names_of
+from simpipe.index.setting import ALL, SearchSetting
 from simpipe.matchers import match_labels
 from simpipe.types import Matches, Neighbors, keep_where
+
+if TYPE_CHECKING:
+    from simpipe.index.profile import Profile
 
 
 class BaseSearcher(ABC):
@@ -24,8 +30,7 @@ class BaseSearcher(ABC):
     Attributes:
       title: what messages call it, such as `release 2026…`.
       dim, distance, encoder: of the indexed vectors; `encoder` is a fingerprint, or `none`.
-      partition_rows: rows of each partition.
-      probes: partitions that a query asks by default; None: all.
+      partition_rows: rows of each partition, spilled copies among them.
       router: sends queries to partitions.
       calibrated: a calibration made since, which takes the place of the stored one.
     """
@@ -35,13 +40,12 @@ class BaseSearcher(ABC):
     distance: str
     encoder: str
     partition_rows: tuple[int, ...]
-    probes: int | None
     router: Router
     calibrated: dict[str, Any] | None = None
 
     @property
     def items(self) -> int:
-        """How many items there are."""
+        """How many items there are; a spilled one counts once."""
         return sum(self.partition_rows)
 
     @abstractmethod
@@ -111,18 +115,89 @@ class BaseSearcher(ABC):
                 raise QueryError(f"query row {int(np.argmax(rows))} {what}", "leave such queries out")
         return prepare(array, self.distance)
 
-    def search(self, vectors: np.ndarray, k: int, *, probes: int | None = None, exact: bool = False) -> TopK:
-        """Merged candidates of a block of queries, with `k` columns (or fewer: all items); see `lookup`."""
+    # --- how to ask --------------------------------------------------------------------------------------------------
+
+    @property
+    def profile(self) -> Profile | None:
+        """The search profile, where there is one."""
+        return None
+
+    @property
+    def default_setting(self) -> SearchSetting:
+        """How the index is asked where a call does not say otherwise."""
+        return ALL
+
+    def setting_for(
+        self, *, target_recall: float | None = None, probes: int | None = None, setting: SearchSetting | None = None
+    ) -> SearchSetting:
+        """How to ask, from what a call says; at most one of the three.
+
+        Args:
+          target_recall: the cheapest setting that was measured to reach it.
+          probes: partitions a query, nearest first, the backend as configured.
+          setting: as it is.
+
+        Raises:
+          QueryError: several are given, probes below 1, no profile, or a target that it does not reach.
+        """
+        if sum(value is not None for value in (target_recall, probes, setting)) > 1:
+            raise QueryError("target_recall, probes and setting exclude each other", "give one of them")
+        if setting is not None:
+            return setting
+        if probes is not None:
+            if probes < 1:
+                raise QueryError(f"probes is {probes}", "ask at least one partition")
+            return SearchSetting(probes=probes)
+        if target_recall is None:
+            return self.default_setting
+        if self.profile is None:
+            raise QueryError(f"{self.title} has no search profile", "build it with build.profile.queries above 0, or give probes")
+        return self.profile.setting_for(target_recall)
+
+    # --- queries -----------------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        vectors: np.ndarray,
+        k: int,
+        *,
+        target_recall: float | None = None,
+        probes: int | None = None,
+        setting: SearchSetting | None = None,
+        exact: bool = False,
+        where: str | Sequence[str | None] | None = None,
+    ) -> TopK:
+        """Merged candidates of a block of queries with `k` columns (fewer: all items), without ids; see `lookup`."""
+        _check_k(k)
         queries = self.check_queries(vectors)
-        probes = probes if probes is not None else self.probes
-        asked = self.router.probes(queries, None if exact else probes)
-        parts = [TopK.empty(len(queries), 0)]
-        for number, filled in enumerate(self.partition_rows):
-            rows = np.flatnonzero(asked[:, number])
-            if filled and len(rows):
-                top = self.partition(number).search(queries[rows], k, exact=exact)
-                parts.append(top if len(rows) == len(queries) else top.scatter(rows, len(queries)))
-        return merge_topk(parts, k)
+        how = ALL if exact else self.setting_for(target_recall=target_recall, probes=probes, setting=setting)
+        answer = self._fan_out(queries, min(k, self.items), how, exact, where)
+        place = answer.place
+        tie, numbers = np.zeros(place.shape, np.uint64), np.where(place < 0, -1, place >> ROW_BITS)
+        for number, rows in answer.tables.items():
+            here = numbers == number
+            tie[here] = rows.tie[place[here] & ROW_MASK]
+        return TopK(answer.distances, tie, place)
+
+    def _fan_out(
+        self, queries: np.ndarray, k: int, setting: SearchSetting, exact: bool, where: str | Sequence[str | None] | None
+    ) -> Answered:
+        asked = self.router.ask(queries, ALL if exact else setting, [where] * len(queries) if isinstance(where, str) else where)
+        return fan_out(
+            queries,
+            k,
+            asked & (np.array(self.partition_rows) > 0),
+            self.partition,
+            setting=setting,
+            exact=exact,
+            copies=sum(self.partition_rows) > self.items,
+            ready=self.is_loaded,
+        )
+
+    def is_loaded(self, number: int) -> bool:
+        """Whether a partition answers without being loaded first."""
+        del number
+        return True
 
     def lookup(
         self,
@@ -130,8 +205,11 @@ class BaseSearcher(ABC):
         k: int = 5,
         *,
         query_ids: Sequence[str] | None = None,
+        target_recall: float | None = None,
         probes: int | None = None,
+        setting: SearchSetting | None = None,
         exact: bool = False,
+        where: str | Sequence[str | None] | None = None,
     ) -> Neighbors:
         """The k nearest items of each query.
 
@@ -139,28 +217,38 @@ class BaseSearcher(ABC):
           vectors: float32[n, dim] (or [dim]).
           k: neighbors a query; a smaller index answers with what exists.
           query_ids: ids of the queries; where given, an item of the same id is left out.
-          probes: partitions asked; the release's own setting if None.
+          target_recall, probes, setting: how to ask, see `setting_for`; none: the release's own default.
           exact: scan everything instead of using the ANN indexes.
+          where: a value of the routing column (one for all queries, or one a query): only its partitions are asked.
 
         Returns:
           Neighbors, nearest first, min(k, items) columns.
 
         Raises:
-          IncompatibleError, QueryError: see `check_queries`.
+          IncompatibleError, QueryError: see `check_queries` and `setting_for`.
           ReleaseError: a file of the release was altered.
         """
         _check_k(k)
-        top = self.search(vectors, k + (query_ids is not None), probes=probes, exact=exact)
-        if query_ids is not None:
-            top = without_self(top, np.asarray(query_ids, object), k)
-        return Neighbors(top.ids, top.labels, top.distances)
+        queries = self.check_queries(vectors)
+        how = ALL if exact else self.setting_for(target_recall=target_recall, probes=probes, setting=setting)
+        answer = self._fan_out(queries, min(k + (query_ids is not None), self.items), how, exact, where)
+        neighbors = Neighbors(*names_of(answer.tables, answer.place), answer.distances)
+        return neighbors if query_ids is None else without_self(neighbors, np.asarray(query_ids, object), k)
 
-    def lookup_items(self, ids: Sequence[str], k: int = 5) -> Neighbors:
+    def lookup_items(
+        self,
+        ids: Sequence[str],
+        k: int = 5,
+        *,
+        target_recall: float | None = None,
+        exact: bool = False,
+        where: str | Sequence[str | None] | None = None,
+    ) -> Neighbors:
         """The nearest items of indexed items: each item itself first, by id, also where it has exact twins.
 
         Args:
           ids: items of the release.
-          k: neighbors an item, itself included.
+          k: neighbors an item, itself included. The others: see `lookup`.
 
         Raises:
           QueryError: an id is not in the release, or k is below 1.
@@ -170,7 +258,7 @@ class BaseSearcher(ABC):
         own = between(vectors, vectors[:, None], self.distance)
         labels = np.asarray(self.items_of(ids).column("label").to_pylist(), object)[:, None]
         mine = Neighbors(np.asarray(list(ids), object)[:, None], labels, own)
-        others = self.lookup(vectors, k, query_ids=ids)
+        others = self.lookup(vectors, k, query_ids=ids, target_recall=target_recall, exact=exact, where=where)
         return Neighbors(
             *(
                 np.concatenate([getattr(mine, name), getattr(others, name)[:, : k - 1]], axis=1)
@@ -178,13 +266,24 @@ class BaseSearcher(ABC):
             )
         )
 
-    def match(self, vectors: np.ndarray, cutpoint: str = "optimal", *, query_ids: Sequence[str] | None = None) -> Matches:
+    def match(
+        self,
+        vectors: np.ndarray,
+        cutpoint: str = "optimal",
+        *,
+        query_ids: Sequence[str] | None = None,
+        target_recall: float | None = None,
+        probes: int | None = None,
+        setting: SearchSetting | None = None,
+        exact: bool = False,
+        where: str | Sequence[str | None] | None = None,
+    ) -> Matches:
         """One label and distance a query: the matcher's answer where it lies within a cutpoint, else None.
 
         Args:
           vectors: float32[n, dim] (or [dim]).
           cutpoint: a name in `cutpoints`.
-          query_ids: see `lookup`.
+          query_ids and the others: see `lookup`. Cutpoints were calibrated with the release's default setting.
 
         Raises:
           QueryError: no such cutpoint. ReleaseError: not calibrated.
@@ -192,7 +291,16 @@ class BaseSearcher(ABC):
         calibration = self.calibration()
         if cutpoint not in calibration["cutpoints"]:
             raise QueryError(f"no cutpoint {cutpoint!r}", f"there are: {', '.join(calibration['cutpoints'])}")
-        neighbors = self.lookup(vectors, calibration["k"], query_ids=query_ids)
+        neighbors = self.lookup(
+            vectors,
+            calibration["k"],
+            query_ids=query_ids,
+            target_recall=target_recall,
+            probes=probes,
+            setting=setting,
+            exact=exact,
+            where=where,
+        )
         labels, distances = match_labels(neighbors, calibration["matcher"])
         # The same comparison as in calibration: float32 against float32, the threshold itself is near.
         near = distances <= np.float32(calibration["cutpoints"][cutpoint]["distance"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +13,11 @@ import pyarrow as pa
 from simpipe.config.index import Backend
 from simpipe.embeddings import NO_ENCODER
 from simpipe.errors import IncompatibleError, NotCalibratedError, QueryError
-from simpipe.ids import hash_ids
-from simpipe.index.backend import build_backend
 from simpipe.index.base_searcher import BaseSearcher
 from simpipe.index.distance import bad_rows, prepare
-from simpipe.index.partitions import Partition
+from simpipe.index.partitions import Partition, in_memory
 from simpipe.index.router import Router
+from simpipe.index.rows import Rows
 
 
 class MemoryIndex(BaseSearcher):
@@ -31,12 +31,12 @@ class MemoryIndex(BaseSearcher):
 
     title = "the index in memory"
     encoder = NO_ENCODER
-    probes = None
 
     def __init__(self, dim: int, *, distance: str, backend: Backend) -> None:
         self.dim, self.distance, self.backend = dim, distance, backend
         self.router = Router(1)
         self._rows = 0
+        self._lock = threading.Lock()
         self._ids: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
         self._vectors: list[np.ndarray] = []
@@ -108,14 +108,12 @@ class MemoryIndex(BaseSearcher):
         return prepare(array, self.distance)
 
     def partition(self, number: int) -> Partition:
-        if self._built is None:
-            ids, labels, vectors = self.columns()
-            self._order = np.argsort(ids, kind="stable")  # rows lie sorted by id, as in a release
-            ids, labels, vectors = ids[self._order], labels[self._order], np.ascontiguousarray(vectors[self._order])
-            tie = hash_ids(pa.array(ids, pa.string()))
-            backend = build_backend(vectors, self.backend, distance=self.distance)
-            self._built = Partition(ids, labels, tie, vectors, backend, self.distance)
-        return self._built
+        with self._lock:
+            if self._built is None:
+                ids, labels, vectors = self.columns()
+                rows, self._order = Rows.sort(ids, labels)
+                self._built = in_memory(rows, vectors[self._order], self.backend, distance=self.distance)
+            return self._built
 
     def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ids object[n], labels object[n] and prepared vectors float32[n, dim], in the order in which they came."""

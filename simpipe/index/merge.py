@@ -1,92 +1,244 @@
-"""Merging of partial results: the k nearest of several blocks of candidates, without loops over queries."""
+"""Merging of partial results: the k nearest of several blocks of candidates, without loops over queries.
+
+A candidate is a distance, a hash of its id and a place; ids and labels are taken at the end, for those that are kept.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simpipe.types import keep_where
+from simpipe.types import Neighbors, keep_where
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+Same = Callable[[np.ndarray, np.ndarray], np.ndarray]
+_NONE = np.uint64(0xFFFFFFFFFFFFFFFF)
+_LOW = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
 
 
 @dataclass(frozen=True)
 class TopK:
-    """Candidates of a block of queries from one or more partitions, nearest first.
+    """Candidates of a block of queries, nearest first.
 
     Attributes:
       distances: float32[n, k]; +inf where there is none.
       tie: uint64[n, k], hash of the id: decides between equal distances, whatever the partition.
-      ids: object[n, k].
-      labels: object[n, k].
+      place: int64[n, k], see `rows.place_of`; -1 where there is none.
     """
 
     distances: np.ndarray
     tie: np.ndarray
-    ids: np.ndarray
-    labels: np.ndarray
+    place: np.ndarray
 
     @classmethod
     def empty(cls, n: int, k: int) -> TopK:
-        return cls(
-            np.full((n, k), np.inf, np.float32),
-            np.zeros((n, k), np.uint64),
-            np.full((n, k), None, object),
-            np.full((n, k), None, object),
-        )
-
-    @property
-    def k(self) -> int:
-        return self.distances.shape[1]
-
-    def scatter(self, rows: np.ndarray, n: int) -> TopK:
-        """The same candidates in a block of n queries of which `rows` were asked."""
-        wide = TopK.empty(n, self.k)
-        for name in ("distances", "tie", "ids", "labels"):
-            getattr(wide, name)[rows] = getattr(self, name)
-        return wide
+        return cls(np.full((n, k), np.inf, np.float32), np.zeros((n, k), np.uint64), np.full((n, k), -1, np.int64))
 
 
-def merge_topk(parts: Sequence[TopK], k: int) -> TopK:
-    """The k nearest over all parts, by (distance, hash of the id); exact duplicates of an id are dropped.
+@dataclass(frozen=True)
+class Found:
+    """What one partition found for the queries that asked it.
+
+    Attributes:
+      queries: int64[m], ascending: their numbers in the block.
+      distances: float32[m, w], nearest first, +inf where there is none. place: int64[m, w], -1 there.
+      tie: hashes uint64[r, w] of some of the m lines; only queries that asked several partitions need them.
+    """
+
+    queries: np.ndarray
+    distances: np.ndarray
+    place: np.ndarray
+    tie: Callable[[np.ndarray], np.ndarray]
+
+
+def order_bits(distances: np.ndarray) -> np.ndarray:
+    """uint32 whose order is that of float32, without NaN; -0.0 counts as 0.0."""
+    bits = (distances + np.float32(0)).view(np.uint32)
+    return np.where(bits >> np.uint32(31), ~bits, bits | np.uint32(0x80000000))
+
+
+def nearest_rows(distances: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of each line, equal distances by row.
+
+    Args:
+      distances: float32[n, w]. rows: int64[n, w], below 2^32; -1 where there is none.
+
+    Returns:
+      float32[n, k'] and int64[n, k'] with k' = min(k, w); +inf and -1 where there is none.
+    """
+    # Distance and row in one number: sorting these is several times cheaper than sorting places of them.
+    keys = (order_bits(distances).astype(np.uint64) << _32) | rows.astype(np.uint64)
+    missing = (rows < 0) | ~np.isfinite(distances)
+    if missing.any():
+        keys[missing] = _NONE
+    keys.sort(axis=1)
+    keys = keys[:, :k]
+    bits, rows = (keys >> _32).astype(np.uint32), (keys & _LOW).astype(np.int64)
+    bits = np.where(bits >> np.uint32(31), bits & np.uint32(0x7FFFFFFF), ~bits)
+    distances = bits.view(np.float32)
+    if missing.any():
+        none = keys == _NONE
+        distances, rows = np.where(none, np.float32(np.inf), distances), np.where(none, -1, rows)
+    return distances, rows
+
+
+def merge_topk(parts: Sequence[TopK], k: int, *, same: Same | None = None) -> TopK:
+    """The k nearest over all parts, by (distance, hash of the id); an item that comes several times is kept once.
 
     Args:
       parts: blocks over the same n queries; at least one.
       k: how many to keep; the result has min(k, sum of widths) columns.
+      same: whether places int64[m] and int64[m] hold the same id (their hashes are equal); None: they do.
     """
     distances = np.concatenate([part.distances for part in parts], axis=1)
-    tie = np.concatenate([part.tie for part in parts], axis=1)
-    order = np.lexsort((tie, distances), axis=1)
-    distances, tie = np.take_along_axis(distances, order, axis=1), np.take_along_axis(tie, order, axis=1)
-    ids = np.take_along_axis(np.concatenate([part.ids for part in parts], axis=1), order, axis=1)
-    labels = np.take_along_axis(np.concatenate([part.labels for part in parts], axis=1), order, axis=1)
-    # The same id twice has the same distance and hash, so it stands beside itself.
-    twice = np.zeros(distances.shape, bool)
-    twice[:, 1:] = (distances[:, 1:] == distances[:, :-1]) & (tie[:, 1:] == tie[:, :-1]) & np.isfinite(distances[:, 1:])
-    if twice.any():
-        twice[:, 1:] &= ids[:, 1:] == ids[:, :-1]
-        again = np.argsort(twice, axis=1, kind="stable")
+    tie, place = (np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("tie", "place"))
+    return TopK(*_nearest(distances, tie, place, k, same=same))
+
+
+def merge_found(
+    found: Sequence[Found], n: int, k: int, *, same: Same | None = None, copies: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of each of n queries over the partitions that they asked; see `merge_topk`.
+
+    Args:
+      copies: an item may come several times; False spares the search for such.
+
+    Returns:
+      distances float32[n, k] and places int64[n, k].
+    """
+    distances, place = np.full((n, k), np.inf, np.float32), np.full((n, k), -1, np.int64)
+    if len(found) == 1:
+        (only,) = found
+        width = min(k, only.distances.shape[1])
+        if len(only.queries) == n and width == k:
+            return only.distances[:, :k], only.place[:, :k]
+        distances[only.queries, :width], place[only.queries, :width] = only.distances[:, :width], only.place[:, :width]
+        return distances, place
+    if not found:
+        return distances, place
+    width = max(part.distances.shape[1] for part in found)
+    queries = np.concatenate([part.queries for part in found])
+    times = np.bincount(queries, minlength=n)
+    several = times[queries] > 1
+    flat_distances, flat_place = (
+        np.concatenate([_wide(getattr(p, name), width) for p in found]) for name in ("distances", "place")
+    )
+    first = min(k, width)
+    alone = queries[~several]
+    distances[alone, :first], place[alone, :first] = flat_distances[~several, :first], flat_place[~several, :first]
+    if several.any():
+        flat_tie = np.zeros(flat_place.shape, np.uint64)
+        start = 0
+        for part in found:
+            lines = np.flatnonzero(several[start : start + len(part.queries)])
+            if len(lines):
+                flat_tie[start + lines, : part.place.shape[1]] = part.tie(lines)
+            start += len(part.queries)
+        lines = np.flatnonzero(several)
+        lines = lines[np.argsort(queries[lines], kind="stable")]
+        _merge_lines(lines, queries, times, (flat_distances, flat_tie, flat_place), (distances, place), same=same, copies=copies)
+    return distances, place
+
+
+def _merge_lines(
+    lines: np.ndarray,
+    queries: np.ndarray,
+    times: np.ndarray,
+    flat: tuple[np.ndarray, np.ndarray, np.ndarray],
+    out: tuple[np.ndarray, np.ndarray],
+    *,
+    same: Same | None,
+    copies: bool,
+) -> None:
+    """Merges the lines (ordered by query) of queries that asked several partitions, in classes of about as many."""
+    k = out[0].shape[1]
+    asked = np.flatnonzero(times > 1)
+    count = times[asked]
+    start = np.cumsum(count) - count
+    size = 1
+    while size < count.max():
+        size *= 2
+        members = np.flatnonzero((count > size // 2) & (count <= size))
+        if not len(members):
+            continue
+        at = start[members, None] + np.arange(size)
+        there = np.arange(size) < count[members, None]
+        chosen = lines[np.where(there, at, 0)]
+        distances, tie, place = (values[chosen] for values in flat)
+        distances[~there], place[~there] = np.inf, -1
+        shape = (len(members), -1)
+        best = _nearest(distances.reshape(shape), tie.reshape(shape), place.reshape(shape), k, same=same, copies=copies)
+        width = best[0].shape[1]
+        for values, new in zip(out, (best[0], best[2]), strict=True):
+            values[asked[members], :width] = new
+
+
+def _wide(values: np.ndarray, width: int) -> np.ndarray:
+    if values.shape[1] == width:
+        return values
+    out = np.full((len(values), width), np.inf if values.dtype.kind == "f" else -1, values.dtype)
+    out[:, : values.shape[1]] = values
+    return out
+
+
+def _nearest(
+    distances: np.ndarray, tie: np.ndarray, place: np.ndarray, k: int, *, same: Same | None, copies: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    order = _order(distances, tie)
+    distances, tie, place = (np.take_along_axis(values, order, axis=1) for values in (distances, tie, place))
+    twice = _twice(tie, place, same) if copies else None
+    if twice is not None:
+        again = np.argsort(twice, axis=1, kind="stable")[:, :k]
         distances = np.take_along_axis(np.where(twice, np.float32(np.inf), distances), again, axis=1)
-        tie, ids, labels = (np.take_along_axis(values, again, axis=1) for values in (tie, ids, labels))
-    there = np.isfinite(distances[:, :k])
-    return TopK(distances[:, :k], tie[:, :k], keep_where(ids[:, :k], there), keep_where(labels[:, :k], there))
+        place = np.take_along_axis(np.where(twice, -1, place), again, axis=1)
+        tie = np.take_along_axis(tie, again, axis=1)
+    return distances[:, :k], tie[:, :k], place[:, :k]
 
 
-def without_self(top: TopK, query_ids: np.ndarray, k: int) -> TopK:
+def _order(distances: np.ndarray, tie: np.ndarray) -> np.ndarray:
+    """The order of each line by (distance, tie)."""
+    keys = (order_bits(distances).astype(np.uint64) << _32) | (tie >> _32)
+    order = np.argsort(keys, axis=1, kind="stable")
+    keys, tie = np.take_along_axis(keys, order, axis=1), np.take_along_axis(tie, order, axis=1)
+    # Half of the hash decides; where it does not, the other half.
+    undecided = ((keys[:, 1:] == keys[:, :-1]) & (tie[:, 1:] < tie[:, :-1])).any(axis=1)
+    if undecided.any():
+        lines = np.flatnonzero(undecided)
+        at = order[lines]
+        again = np.lexsort((tie[lines], np.take_along_axis(distances[lines], at, axis=1)), axis=1)
+        order[lines] = np.take_along_axis(at, again, axis=1)
+    return order
+
+
+def _twice(tie: np.ndarray, place: np.ndarray, same: Same | None) -> np.ndarray | None:
+    """bool[n, w]: an item that stands further ahead in its line already; None where none does."""
+    order = np.argsort(tie, axis=1, kind="stable")
+    sorted_tie, sorted_place = np.take_along_axis(tie, order, axis=1), np.take_along_axis(place, order, axis=1)
+    equal = (sorted_tie[:, 1:] == sorted_tie[:, :-1]) & (sorted_place[:, 1:] >= 0) & (sorted_place[:, :-1] >= 0)
+    if not equal.any():
+        return None
+    if same is not None:
+        line, column = np.nonzero(equal)
+        equal[line, column] = same(sorted_place[line, column + 1], sorted_place[line, column])
+    twice = np.zeros(tie.shape, bool)
+    np.put_along_axis(twice, order[:, 1:], equal, axis=1)
+    return twice
+
+
+def without_self(neighbors: Neighbors, query_ids: np.ndarray, k: int) -> Neighbors:
     """Drops each query's own item, by id and not by position; keeps k columns.
 
     Args:
-      top: at least k + 1 columns where that many items exist.
+      neighbors: at least k + 1 columns where that many items exist.
       query_ids: object[n].
     """
-    own = top.ids == query_ids[:, None]
+    own = neighbors.ids == query_ids[:, None]
     if own.any():
         order = np.argsort(own, axis=1, kind="stable")
-        distances = np.take_along_axis(np.where(own, np.float32(np.inf), top.distances), order, axis=1)
-        ids = np.take_along_axis(keep_where(top.ids, ~own), order, axis=1)
-        labels = np.take_along_axis(keep_where(top.labels, ~own), order, axis=1)
-        top = TopK(distances, np.take_along_axis(top.tie, order, axis=1), ids, labels)
-    return TopK(top.distances[:, :k], top.tie[:, :k], top.ids[:, :k], top.labels[:, :k])
+        distances = np.take_along_axis(np.where(own, np.float32(np.inf), neighbors.distances), order, axis=1)
+        ids = np.take_along_axis(keep_where(neighbors.ids, ~own), order, axis=1)
+        labels = np.take_along_axis(keep_where(neighbors.labels, ~own), order, axis=1)
+        neighbors = Neighbors(ids, labels, distances)
+    return Neighbors(neighbors.ids[:, :k], neighbors.labels[:, :k], neighbors.distances[:, :k])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,22 +10,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from simpipe import files
 from simpipe.config.index import Backend as BackendConfig
+from simpipe.config.index import Storage
 from simpipe.embeddings import vectors_of
-from simpipe.errors import ContractError
-from simpipe.ids import hash_ids
 from simpipe.index.backend import Backend, build_backend, load_backend
-from simpipe.index.distance import between
 from simpipe.index.exact import ExactIndex
-from simpipe.index.merge import TopK, merge_topk
+from simpipe.index.merge import TopK, nearest_rows
+from simpipe.index.rows import ROWS_FILE, Rows, place_of
+from simpipe.index.setting import ALL, SearchSetting
+from simpipe.index.stored import SCALE_FILE, VECTORS_FILE, Vectors, decoded, encode, map_vectors, measure
 
-ROWS_FILE = "rows.parquet"
-VECTORS_FILE = "vectors.npy"
 BACKEND_JSON = "backend.json"
-_GATHER_FLOATS = 16 << 20
+_SAME_BYTES = 8 << 20
+_MARGIN = 4
 
 
 def partition_folder(partition: int) -> str:
@@ -32,36 +32,59 @@ def partition_folder(partition: int) -> str:
     return f"partitions/{partition:05d}"
 
 
-def build_partition(table: pa.Table, folder: Path, config: BackendConfig, *, distance: str) -> dict[str, Any]:
+def build_partition(
+    table: pa.Table, folder: Path, config: BackendConfig, *, distance: str, storage: Storage = "float32"
+) -> dict[str, Any]:
     """Builds one partition; the folder appears complete or not at all.
 
     Args:
       table: columns id, label, embedding (prepared vectors, see `distance.prepare`); any order.
       folder: `partitions/NNNNN` of the release.
-      config: the backend.
+      config: the backend. storage: of the vectors, see `stored.encode`.
 
     Returns:
       The partition's record: path, rows, backend, bytes, and its files with size and SHA-256.
     """
-    table = table.sort_by("id")
-    vectors = vectors_of(table)
-    backend = build_backend(vectors, config, distance=distance)
-    return _write(folder, table.select(["id", "label"]), vectors, backend)
+    rows, order = Rows.sort(table.column("id"), table.column("label"))
+    vectors = vectors_of(table)[order]
+    backend = build_backend(vectors, config, distance=distance, storage=storage)
+    return _write(folder, rows, encode(vectors, storage), backend)
 
 
 def write_partition(partition: Partition, folder: Path) -> dict[str, Any]:
-    """Writes a partition in memory with the very index that answered; see `build_partition`."""
-    rows = pa.table({"id": pa.array(partition.ids, pa.string()), "label": pa.array(partition.labels, pa.string())})
-    return _write(folder, rows, partition.vectors, partition.backend)
+    """Writes a partition in memory (float32) with the very index that answered; see `build_partition`."""
+    return _write(folder, partition.rows, (np.asarray(partition.vectors, np.float32), None), partition.backend)
 
 
-def _write(folder: Path, rows: pa.Table, vectors: np.ndarray, backend: Backend) -> dict[str, Any]:
+def _write(folder: Path, rows: Rows, vectors: tuple[np.ndarray, np.ndarray | None], backend: Backend) -> dict[str, Any]:
+    stored, scale = vectors
     with files.replacing_folder(folder) as temporary:
-        pq.write_table(rows, temporary / ROWS_FILE, compression="zstd")
-        np.save(temporary / VECTORS_FILE, vectors, allow_pickle=False)
+        rows.save(temporary / ROWS_FILE)
+        np.save(temporary / VECTORS_FILE, stored, allow_pickle=False)
+        if scale is not None:
+            np.save(temporary / SCALE_FILE, scale, allow_pickle=False)
         backend.save(temporary)
-        files.write_json(temporary / BACKEND_JSON, {"backend": backend.kind, "rows": len(rows)})
+        about = {"backend": backend.kind, "rows": len(rows), "vectors": _only_copy(temporary)}
+        files.write_json(temporary / BACKEND_JSON, about)
     return partition_record(folder)
+
+
+def _only_copy(folder: Path) -> str:
+    """Where the vectors lie: ScaNN writes a file of its own for reordering; if it has the same bytes, ours goes."""
+    ours = folder / VECTORS_FILE
+    for path in sorted(folder.glob("*/*.npy")):
+        if path.stat().st_size == ours.stat().st_size and _same_bytes(path, ours):
+            ours.unlink()
+            return path.relative_to(folder).as_posix()
+    return VECTORS_FILE
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    with open(one, "rb") as a, open(other, "rb") as b:
+        while block := a.read(_SAME_BYTES):
+            if block != b.read(_SAME_BYTES):
+                return False
+    return True
 
 
 def partition_record(folder: Path) -> dict[str, Any]:
@@ -89,74 +112,118 @@ def stack_rows(rows: np.ndarray, places: np.ndarray, better: np.ndarray) -> np.n
 
 @dataclass(frozen=True)
 class Partition:
-    """A loaded partition.
+    """A loaded partition. Threads may share it.
 
     Attributes:
-      ids: object[n]; labels: object[n]; tie: uint64[n] (hash of the id).
-      vectors: float32[n, dim], memory-mapped.
+      rows: ids, labels and hashes of its rows.
+      vectors: float32[n, dim], memory-mapped, or decoded to that when read.
+      number: which partition it is; part of the places of its candidates.
     """
 
-    ids: np.ndarray
-    labels: np.ndarray
-    tie: np.ndarray
-    vectors: np.ndarray
+    rows: Rows
+    vectors: Vectors
     backend: Backend
     distance: str
+    number: int = 0
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """All ids, object[n]: makes every one a Python object."""
+        return self.rows.take_ids(np.arange(len(self.rows)))
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """All labels, object[n]."""
+        return self.rows.take_labels(np.arange(len(self.rows)))
+
+    @property
+    def tie(self) -> np.ndarray:
+        """uint64[n], hashes of the ids."""
+        return self.rows.tie
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether threads search side by side; else they wait for each other, and the backend takes threads of its own."""
+        return self.backend.kind != "nmslib"
 
     @cached_property
     def _exact(self) -> ExactIndex:
-        return ExactIndex(self.vectors, self.distance)
+        return ExactIndex(self.vectors, self.distance)  # type: ignore[arg-type]  # decodes slices
 
     @classmethod
-    def load(cls, folder: Path, kind: str, *, distance: str, dim: int, params: dict[str, Any]) -> Partition:
+    def load(
+        cls,
+        folder: Path,
+        kind: str,
+        *,
+        distance: str,
+        dim: int,
+        params: Mapping[str, Any],
+        storage: Storage = "float32",
+        number: int = 0,
+    ) -> Partition:
         """Loads a partition whose files were verified.
 
         Raises:
-          ContractError: rows and vectors disagree.
+          ContractError: rows and vectors disagree, or a file is not what it should be.
         """
-        rows = pq.read_table(folder / ROWS_FILE)
-        vectors = np.load(folder / VECTORS_FILE, mmap_mode="r" if rows.num_rows else None, allow_pickle=False)
-        if vectors.shape != (rows.num_rows, dim):
-            raise ContractError(f"{folder}: {rows.num_rows} rows but vectors of shape {vectors.shape}", "build the release again")
-        ids = rows.column("id")
-        return cls(
-            ids.to_numpy(zero_copy_only=False),
-            rows.column("label").to_numpy(zero_copy_only=False),
-            hash_ids(ids),
-            vectors,
-            load_backend(folder, kind, vectors, distance=distance, params=params),
-            distance,
-        )
+        rows = Rows.load(folder / ROWS_FILE)
+        where = files.read_json(folder / BACKEND_JSON).get("vectors", VECTORS_FILE)
+        path, scale = files.inside(folder, where), folder / SCALE_FILE
+        vectors = map_vectors(path, scale, rows=len(rows), dim=dim, storage=storage, distance=distance)
+        backend = load_backend(folder, kind, vectors, distance=distance, params=params, storage=storage)  # type: ignore[arg-type]
+        return cls(rows, vectors, backend, distance, number)
 
-    def search(self, queries: np.ndarray, k: int, *, exact: bool = False) -> TopK:
-        """The nearest rows of this partition.
+    def find(
+        self, queries: np.ndarray, k: int, *, exact: bool = False, setting: SearchSetting = ALL, threads: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest rows of this partition, equal distances by the hash of the id.
 
         Args:
           queries: float32[n, dim], prepared.
-          k: how many; fewer come back where the partition is smaller.
+          k: how many.
           exact: scan every row whatever the backend.
-        """
-        if len(self.ids) == 0 or len(queries) == 0:
-            return TopK.empty(len(queries), 0)
-        backend = self._exact if exact and not self.backend.is_exact else self.backend
-        # A few more than asked for, so that rounding inside the backend does not decide at the edge.
-        rows = backend.search(queries, min(k + 4, len(self.ids)))
-        short = (rows >= 0).sum(axis=1) < min(k, len(self.ids))
-        if short.any() and not backend.is_exact:  # an ANN index may run out before k, yet k items exist
-            rows = stack_rows(rows, np.flatnonzero(short), self._exact.search(queries[short], k))
-        found = rows >= 0
-        safe = np.where(found, rows, 0)
-        distances = np.full(rows.shape, np.inf, np.float32)
-        step = max(1, _GATHER_FLOATS // max(rows.shape[1] * queries.shape[1], 1))  # bounds what is copied at once
-        for start in range(0, len(queries), step):
-            part = slice(start, start + step)
-            distances[part] = between(queries[part], self.vectors[safe[part]], self.distance)
-        distances[~found] = np.inf
-        return merge_topk([TopK(distances, self.tie[safe], self.ids[safe], self.labels[safe])], k)
+          setting: its `backend` settings; what it says of partitions is not for here.
+          threads: that the backend may use.
 
-    def rows_of(self, items: np.ndarray) -> np.ndarray:
-        """The rows of ids, object[n], by binary search (rows are sorted by id): int64[n], -1 for one that is not here."""
-        if not len(self.ids):
-            return np.full(len(items), -1, np.int64)
-        rows = np.minimum(np.searchsorted(self.ids, items), len(self.ids) - 1)
-        return np.where(self.ids[rows] == items, rows, -1)
+        Returns:
+          distances float32[n, k'] and rows int64[n, k'], k' = min(k, rows); +inf and -1 where the backend found fewer.
+        """
+        count = len(self.rows)
+        k = min(k, count)
+        if k < 1 or not len(queries):
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        if exact or self.backend.is_exact:
+            index = self.backend if self.backend.is_exact else self._exact
+            rows = index.search(queries, k, threads=threads)
+        else:
+            # Its order is right up to rounding; among coarser vectors a few more than asked for are measured.
+            margin = 0 if isinstance(self.vectors, np.ndarray) else _MARGIN
+            rows = self.backend.search(queries, min(k + margin, count), settings=setting.backend, threads=threads)
+            if rows.shape[1] < k or rows[:, :k].min() < 0:  # an ANN index may run out before k, yet k items exist
+                short = (rows >= 0).sum(axis=1) < k
+                if short.any():
+                    rows = stack_rows(rows, np.flatnonzero(short), self._exact.search(queries[short], k, threads=threads))
+        safe = rows if rows.min(initial=0) >= 0 else np.maximum(rows, 0)
+        return nearest_rows(measure(queries, self.vectors, safe, self.distance), rows, k)
+
+    def search(self, queries: np.ndarray, k: int, *, exact: bool = False, setting: SearchSetting = ALL) -> TopK:
+        """`find` with hashes and places, to be merged with those of other partitions."""
+        distances, rows = self.find(queries, k, exact=exact, setting=setting)
+        return TopK(distances, self.tie_of(rows), place_of(self.number, rows))
+
+    def tie_of(self, rows: np.ndarray) -> np.ndarray:
+        """Hashes of rows int64[...]; 0 where there is none."""
+        if not len(self.rows):
+            return np.zeros(rows.shape, np.uint64)
+        return np.where(rows < 0, np.uint64(0), self.rows.tie[np.maximum(rows, 0)])
+
+    def rows_of(self, items: Sequence[str] | np.ndarray) -> np.ndarray:
+        """The rows of ids: int64[n], -1 for one that is not here."""
+        return self.rows.rows_of(items)
+
+
+def in_memory(rows: Rows, vectors: np.ndarray, config: BackendConfig, *, distance: str) -> Partition:
+    """A partition over float32[n, dim] in the order of `rows`, with a new index."""
+    backend = build_backend(vectors, config, distance=distance)
+    return Partition(rows, decoded(vectors, None, distance), backend, distance)

@@ -15,8 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simpipe.embeddings import iterate_blocks
-from simpipe.index.merge import TopK, merge_topk, without_self
+from simpipe.index.merge import Found, TopK, merge_found, without_self
+from simpipe.index.partitions import Partition
+from simpipe.index.rows import ROW_MASK, Rows, names_of, place_of, same_ids
 from simpipe.index.searcher import Searcher, open_release
+from simpipe.index.setting import SearchSetting
 from simpipe.types import Neighbors
 
 
@@ -27,8 +30,9 @@ class QuerySpec:
     Attributes:
       release: the release's folder. files: Parquet files of queries.
       k: neighbors a query. exact: search exactly as well. block: queries a block.
-      probes: partitions a query asks; None: all.
+      probes: partitions a query asks; None: as `setting` says.
       work: where finished partitions leave a mark, for progress.
+      setting: how partitions are asked; None (and no `probes`): the release's default, as `lookup` asks.
     """
 
     release: str
@@ -38,15 +42,44 @@ class QuerySpec:
     block: int
     probes: int | None = None
     work: str = ""
+    setting: SearchSetting | None = None
+
+    def setting_for(self, searcher: Searcher) -> SearchSetting:
+        """How this job asks partitions."""
+        return searcher.setting_for(probes=self.probes, setting=self.setting)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a partition found, with the names, to be merged elsewhere.
+
+    Attributes:
+      distances: float32[m, k]; +inf where there is none. tie: uint64[m, k].
+      ids: large_string[m * k], null where there is none. labels: the same, or a dictionary.
+    """
+
+    distances: np.ndarray
+    tie: np.ndarray
+    ids: pa.Array
+    labels: pa.Array
+
+    @classmethod
+    def of(cls, part: Partition, found: TopK) -> Candidates:
+        rows = np.where(found.place < 0, -1, found.place & ROW_MASK).ravel()
+        places = pa.array(rows, mask=rows < 0)
+        labels = part.rows.labels.take(places)
+        if pa.types.is_dictionary(labels.type):  # a partition's whole dictionary would travel with each block
+            labels = labels.dictionary_decode()
+        return cls(found.distances, found.tie, part.rows.ids.take(places), labels)
 
 
 @dataclass(frozen=True)
 class Partial:
-    """What one partition knows of one query block: the rows that asked it and their candidates."""
+    """What one partition knows of one query block: the rows that asked it and their candidates; exact ones for all rows."""
 
     rows: np.ndarray
-    found: TopK
-    exact: TopK | None
+    found: Candidates
+    exact: Candidates | None
 
 
 @dataclass(frozen=True)
@@ -62,32 +95,41 @@ class Answer:
 def search_partition(searcher: Searcher, spec: QuerySpec, number: int) -> Iterator[tuple[tuple[int, int], Partial]]:
     """Partial answers of one partition to every query block, keyed by (file, first row)."""
     wanted = spec.k + 1  # the query's own item may be among them
+    setting = spec.setting_for(searcher)
     for file, path in enumerate(spec.files):
         for block in iterate_blocks(Path(path), spec.block):
             queries = searcher.check_queries(block.vectors)
-            rows = np.flatnonzero(searcher.router.probes(queries, spec.probes)[:, number])
+            rows = np.flatnonzero(searcher.router.ask(queries, setting)[:, number])
+            if not len(rows) and not spec.exact:
+                continue
             part = searcher.partition(number)
-            exact = part.search(queries, wanted, exact=True) if spec.exact else None
-            if len(rows) or exact is not None:
-                yield (file, block.first_row), Partial(rows, part.search(queries[rows], wanted), exact)
+            exact = Candidates.of(part, part.search(queries, wanted, exact=True)) if spec.exact else None
+            found = Candidates.of(part, part.search(queries[rows], wanted, setting=setting))
+            yield (file, block.first_row), Partial(rows, found, exact)
 
 
 def merge_partials(spec: QuerySpec, key: tuple[int, int], partials: Iterable[Partial]) -> Answer:
     """The answer of one block from the partial answers of all partitions, in any order."""
     file, first = key
     ids, labels = _names(Path(spec.files[file]), first, spec.block)
-    n = len(ids)
-    found, exact = [TopK.empty(n, 0)], [TopK.empty(n, 0)]
-    for partial in partials:
-        found.append(partial.found.scatter(partial.rows, n))
-        if partial.exact is not None:
-            exact.append(partial.exact)
-    return Answer(ids, labels, _neighbors(found, ids, spec.k), _neighbors(exact, ids, spec.k) if spec.exact else None)
+    parts = list(partials)
+    found = _merged([(part.rows, part.found) for part in parts], ids, spec.k)
+    everyone = np.arange(len(ids))
+    exact = [(everyone, part.exact) for part in parts if part.exact is not None]
+    return Answer(ids, labels, found, _merged(exact, ids, spec.k) if spec.exact else None)
 
 
-def _neighbors(parts: list[TopK], ids: np.ndarray, k: int) -> Neighbors:
-    top = without_self(merge_topk(parts, k + 1), ids, k)
-    return Neighbors(top.ids, top.labels, top.distances)
+def _merged(parts: list[tuple[np.ndarray, Candidates]], ids: np.ndarray, k: int) -> Neighbors:
+    tables: dict[int, Rows] = {}
+    found: list[Found] = []
+    for number, (rows, part) in enumerate(parts):
+        flat = np.arange(part.distances.size).reshape(part.distances.shape)
+        place = place_of(number, np.where(np.isfinite(part.distances), flat, -1))
+        tables[number] = Rows(part.ids, part.labels, part.tie.ravel())
+        found.append(Found(rows, part.distances, place, functools.partial(np.take, part.tie, axis=0)))
+    width = min(k + 1, sum(part.distances.shape[1] for _, part in parts))
+    distances, place = merge_found(found, len(ids), width, same=functools.partial(same_ids, tables))
+    return without_self(Neighbors(*names_of(tables, place), distances), ids, k)
 
 
 @functools.lru_cache(maxsize=2)

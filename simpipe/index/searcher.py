@@ -3,60 +3,127 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from simpipe import files, releases, store
+from simpipe import files, mirror, releases, store
+from simpipe.arrow import pc
 from simpipe.cutpoints import CUTPOINTS_JSON
 from simpipe.errors import QueryError, ReleaseError
 from simpipe.index.base_searcher import BaseSearcher
+from simpipe.index.cache import PartitionCache, default_bytes
 from simpipe.index.partitions import Partition, partition_folder
+from simpipe.index.profile import PROFILE_JSON, Profile
 from simpipe.index.router import ROUTER_FILE, Router
-from simpipe.manifest import MANIFEST_JSON, Manifest
+from simpipe.index.rows import ROWS_FILE
+from simpipe.index.setting import ALL, SearchSetting
+from simpipe.manifest import MANIFEST_JSON, Manifest, ManifestFile
 from simpipe.types import Neighbors
 
 
-def open_release(uri: str | Path, release: str | None = None, *, verify: bool = False) -> Searcher:
-    """Opens a release for queries.
+def open_release(
+    uri: str | Path,
+    release: str | None = None,
+    *,
+    verify: bool = False,
+    cache_bytes: int | None = None,
+    cache_dir: str | Path | None = None,
+) -> Searcher:
+    """Opens a release for queries, in a time that does not grow with the number of items.
 
     Args:
-      uri: a root (its live release answers, or the one named by `release`) or a release's own folder.
+      uri: a root (its live release answers, or the one named by `release`) or a release's own folder, local or `gs://`.
       release: a release id under the root.
       verify: check all files now. Otherwise each file is checked just before it is first read.
+      cache_bytes: of partitions that stay loaded; None: 4 GiB, or half of the memory.
+      cache_dir: where files from `gs://` are kept; None: under the user's cache folder.
 
     Raises:
       ReleaseError: nothing is published, the release is unfinished, or a file was altered.
+      SimpipeError: storage cannot be reached.
     """
-    path = files.local(uri)
-    if release is None and (path / MANIFEST_JSON).exists():
-        folder, manifest = path, Manifest.load(path)
-    elif release is None:
-        folder, manifest = releases.open_live(path)
+    if str(uri).startswith("gs://"):
+        source, manifest = mirror.open_mirror(str(uri), release, cache_dir)
+        folder, fetch = source.folder, source.fetch
     else:
-        folder, manifest = releases.find(path, release)
+        path, fetch = files.local(uri), releases.verify_file
+        if release is None and (path / MANIFEST_JSON).exists():
+            folder, manifest = path, Manifest.load(path)
+        elif release is None:
+            folder, manifest = releases.open_live(path)
+        else:
+            folder, manifest = releases.find(path, release)
+    searcher = Searcher(folder, manifest, fetch=fetch, cache_bytes=cache_bytes)
     if verify:
-        releases.verify_release(folder, manifest)
-    return Searcher(folder, manifest)
+        for entry in manifest.files:
+            searcher.file(entry.path)
+        releases.check_counts(manifest)
+    return searcher
 
 
 class Searcher(BaseSearcher):
-    """Answers queries from one release. Partitions are verified and loaded when first asked; threads may share it."""
+    """Answers queries from one release. Partitions are verified and loaded when first asked; threads may share it.
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    Args:
+      folder: of the release. manifest: of it.
+      fetch: the local path of a listed file, after it was verified; see `releases.verify_file`.
+      cache_bytes: see `open_release`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        fetch: Callable[[Path, ManifestFile], Path] = releases.verify_file,
+        cache_bytes: int | None = None,
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.title = f"release {manifest.release}"
         self.dim, self.distance, self.encoder = manifest.dim, manifest.distance, manifest.encoder.fingerprint
         self.partition_rows = tuple(part.rows for part in manifest.partitions)
-        self.probes = manifest.search.get("probes")
-        self.router = Router.load(releases.verify_file(folder, manifest.file(ROUTER_FILE)), len(manifest.partitions))
-        self._partitions: dict[int, Partition] = {}
+        self._fetch = fetch
         self._verified: dict[str, Path] = {}
+        self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
+        self.router = Router.load(self.file(ROUTER_FILE), len(manifest.partitions))
+        under: dict[str, list[ManifestFile]] = {}
+        for entry in manifest.files:
+            under.setdefault("/".join(entry.path.split("/")[:2]), []).append(entry)
+        self._files = [under.get(partition_folder(number), []) for number in range(len(manifest.partitions))]
+        limit = default_bytes() if cache_bytes is None else cache_bytes
+        self._partitions = PartitionCache(self._load, lambda number: sum(entry.size for entry in self._files[number]), limit)
+
+    @property
+    def items(self) -> int:
+        return self.manifest.items
+
+    @cached_property
+    def profile(self) -> Profile | None:  # type: ignore[override]  # cached
+        return Profile.load(self.file(PROFILE_JSON)) if self.manifest.has(PROFILE_JSON) else None
+
+    @cached_property
+    def default_setting(self) -> SearchSetting:  # type: ignore[override]  # cached
+        return self.setting_of(self.manifest.search)
+
+    def setting_of(self, search: Mapping[str, Any]) -> SearchSetting:
+        """How a configuration's `search` asks this release: `probes`; or the profile's setting for `target_recall`, its best
+        one where none reaches that; or all partitions."""
+        probes, target = search.get("probes"), search.get("target_recall")
+        if probes is not None:
+            return SearchSetting(probes=probes)
+        if target is None or self.profile is None:
+            return ALL
+        try:
+            return self.profile.setting_for(target)
+        except QueryError:
+            return self.profile.best.setting
 
     def calibration(self) -> dict[str, Any]:
         if self.calibrated is not None:
@@ -66,47 +133,85 @@ class Searcher(BaseSearcher):
         return files.read_json(self.file(CUTPOINTS_JSON))
 
     def file(self, path: str) -> Path:
-        """The path of a listed file, verified once.
+        """The local path of a listed file, verified once.
 
         Raises:
           ReleaseError: it is not listed, missing, or was altered.
         """
-        if path not in self._verified:
-            self._verified[path] = releases.verify_file(self.folder, self.manifest.file(path))
-        return self._verified[path]
+        with self._lock:
+            if path in self._verified:
+                return self._verified[path]
+            lock = self._locks.setdefault(path, threading.Lock())
+        with lock:
+            if path not in self._verified:
+                self._verified[path] = self._fetch(self.folder, self.manifest.file(path))
+            return self._verified[path]
 
     def partition(self, number: int) -> Partition:
-        """A partition, verified and loaded once."""
-        with self._lock:
-            if number not in self._partitions:
-                about = self.manifest.partitions[number]
-                prefix = partition_folder(number)
-                paths = [releases.verify_file(self.folder, entry) for entry in self.manifest.under(prefix)]
-                if not paths:
-                    raise ReleaseError(f"release {self.manifest.release}: no files of {prefix}", "build the release again")
-                base = next(path for path in paths if path.name == "rows.parquet").parent
-                self._partitions[number] = Partition.load(
-                    base,
-                    about.backend,
-                    distance=self.manifest.distance,
-                    dim=self.manifest.dim,
-                    params=self.manifest.backend,
-                )
-            return self._partitions[number]
+        """A partition, verified and loaded; kept within `cache_bytes`."""
+        return self._partitions.get(number)
 
-    def items_of(self, ids: Sequence[str]) -> pa.Table:
+    def is_loaded(self, number: int) -> bool:
+        return number in self._partitions
+
+    def _load(self, number: int) -> Partition:
+        """Every file is verified before a library sees one: damaged ones can crash it."""
+        about = self.manifest.partitions[number]
+        paths = [self.file(entry.path) for entry in self._files[number]]
+        rows = next((path for path in paths if path.name == ROWS_FILE), None)
+        if rows is None:
+            raise ReleaseError(f"{self.title}: no {ROWS_FILE} of {partition_folder(number)}", "build the release again")
+        return Partition.load(
+            rows.parent,
+            about.backend,
+            distance=self.manifest.distance,
+            dim=self.manifest.dim,
+            params=self.manifest.backend,
+            storage=self.manifest.storage,  # type: ignore[arg-type]  # the loader refuses another
+            number=number,
+        )
+
+    def items_of(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
         """Label, partition and metadata of items: a table in the order of `ids`.
+
+        Args:
+          ids: items. columns: that are read, beside the id; None: all.
 
         Raises:
           QueryError: an id is not in the release.
         """
         count = self.manifest.store_files
-        table = store.fetch(ids, lambda i: self.file(store.store_file(i, count)), count)
-        found = {name: row for row, name in enumerate(table.column("id").to_pylist())} if table is not None else {}
-        missing = [name for name in ids if name not in found]
-        if missing or table is None:
-            raise QueryError(f"id {missing[0]!r} is not in release {self.manifest.release}", "see the data set's ids")
-        return table.take([found[name] for name in ids])
+        names = pa.array(list(ids), pa.string())
+        table = store.fetch(names, lambda i: self.file(store.store_file(i, count)), count, columns=columns)
+        if table is None:
+            raise QueryError("no ids are given", "see the data set's ids")
+        places = pc.index_in(names, value_set=table.column("id").combine_chunks())
+        if places.null_count:
+            missing = ids[int(np.argmax(places.is_null().to_numpy(zero_copy_only=False)))]
+            raise QueryError(f"id {missing!r} is not in release {self.manifest.release}", "see the data set's ids")
+        return table.take(places)
+
+    def metadata(self, neighbors: Neighbors, columns: Sequence[str] | None = None) -> pa.Table:
+        """Metadata of neighbors, read from the store for these only.
+
+        Args:
+          neighbors: of a lookup. columns: metadata columns; None: all.
+
+        Returns:
+          One row a neighbor, in the order of `neighbors_table`.
+
+        Raises:
+          QueryError: no such column.
+        """
+        names = list(self.manifest.metadata if columns is None else columns)
+        unknown = [name for name in names if name not in self.manifest.metadata]
+        if unknown:
+            known = ", ".join(self.manifest.metadata) or "none"
+            raise QueryError(f"{self.title} has no metadata column {unknown[0]!r}", f"there are: {known}")
+        ids = pa.array(neighbors.ids[neighbors.valid], pa.string()).dictionary_encode()
+        if not names or not len(ids):
+            return pa.table({name: pa.nulls(len(ids)) for name in names})
+        return self.items_of(ids.dictionary.to_pylist(), names).select(names).take(ids.indices)
 
 
 def neighbors_table(neighbors: Neighbors, query_ids: Sequence[str] | None = None) -> pa.Table:

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from simpipe import __version__, files, releases
-from simpipe.build import BuildPlan
+from simpipe.build import PROBE_FILE, BuildPlan, measure_file
+from simpipe.build_start import PLAN_JSON
 from simpipe.config import Config
 from simpipe.config.models import VectorsSource
 from simpipe.data.vectors import find_ids
 from simpipe.embeddings import NO_ENCODER, EmbeddingsInfo
-from simpipe.errors import ContractError, DuplicateIdError, SimpipeError
+from simpipe.errors import ConfigError, ContractError, DuplicateIdError, SimpipeError
+from simpipe.index.measure import PartitionMeasure, Probe
+from simpipe.index.profile import PROFILE_JSON, make_profile
 from simpipe.index.route import RouteSpec
 from simpipe.index.router import ROUTER_FILE
 from simpipe.manifest import Manifest, ManifestEncoder, ManifestFile, ManifestPartition
@@ -58,7 +61,8 @@ def run(
     def graph(pipeline: Any) -> None:
         _ = pipeline | "BuildRelease" >> BuildRelease(plan)
 
-    pieces = len(plan.files) + plan.route.partitions + plan.route.store_files
+    asked = getattr(config.build.router, "partitions", None) or 1
+    pieces = len(plan.files) + asked + plan.route.store_files
     with watching("build", lambda: work_files(plan), pieces, "parts"):
         run_graph(graph, beam_args, job_name=f"simpipe-build-{config.name}")
     routed, built, stored = (read_summary(work / f"{name}.json") for name in ("route", "partitions", "store"))
@@ -67,10 +71,11 @@ def run(
         shutil.rmtree(folder)
         raise _duplicates(config, stored)
     items = routed.counts.written
-    if routed.counts.read != total or built.counts.written != items or stored.counts.written != items:
+    rows = items + sum(record["copies"] for record in routed.records)
+    if routed.counts.read != total or built.counts.written != rows or stored.counts.written != items:
         raise ContractError(
-            f"{folder}: {total} embeddings, {routed.counts.read} read, {items} routed, {built.counts.written} in partitions, "
-            f"{stored.counts.written} in the store",
+            f"{folder}: {total} embeddings, {routed.counts.read} read, {items} routed, {built.counts.written} of {rows} rows "
+            f"in partitions, {stored.counts.written} in the store",
             "items were lost or doubled by the runner: build again, and report the runner",
         )
     parts = [*built.records, *stored.records]
@@ -91,19 +96,33 @@ def _duplicates(config: Config, stored: Any) -> DuplicateIdError:
 
 def make_plan(config: Config, info: EmbeddingsInfo, *, embeddings: Path, folder: Path, work: Path, total: int) -> BuildPlan:
     """The plan that all workers share."""
-    router = config.build.router
-    sample = router.sample if router.kind == "kmeans" else 0
+    build, router = config.build, config.build.router
+    profile = build.profile
     indexed, queries = info.of_splits(*INDEXED_SPLITS), info.of_splits("query")
+    held_out = sum(file.rows for file in queries)
+    # Hash routing learns nothing; its sample serves the search profile only, where there are too few held-out queries.
+    wanted = max(getattr(router, "sample", 0), 2 * profile.queries)
+    column = router.column if router.kind == "column" else None
+    if column is not None and column not in info.metadata:
+        known = ", ".join(info.metadata) or "none"
+        raise ConfigError(f"build.router.column: {column!r} is no metadata column of the embeddings", f"there are: {known}")
     return BuildPlan(
         files=tuple(str(files.inside(embeddings, file.path)) for file in indexed),
         query_files=tuple(str(files.inside(embeddings, file.path)) for file in queries),
         checksums=tuple((file.size, file.sha256) for file in (*indexed, *queries)),
         folder=str(folder),
         work=str(work),
-        route=RouteSpec(info.dim, info.distance, router.partitions, config.build.store_files, info.metadata),
+        route=RouteSpec(info.dim, info.distance, 1, build.store_files, info.metadata, column),
         router=router,
-        backend=config.build.backend,
-        sample_share=min(1.0, sample / total),
+        backend=build.backend,
+        storage=build.storage,
+        profile=profile,
+        items=total,
+        memory_mib=build.partition_memory_mib,
+        workers=build.workers,
+        sample_share=min(1.0, wanted / total),
+        # A few more than needed: ids decide, and their hashes fall as they fall.
+        probe_share=min(1.0, 1.2 * profile.queries / held_out) if held_out else 0.0,
         seed=config.seed,
     )
 
@@ -120,10 +139,15 @@ def _finish(
     items: int,
 ) -> Manifest:
     """Lists every file with size and checksum, and writes the manifest, which makes the release exist."""
-    folder = Path(plan.folder)
-    shutil.rmtree(plan.work)
+    folder, work = Path(plan.folder), Path(plan.work)
+    router = files.read_json(work / PLAN_JSON)
+    written = [ROUTER_FILE, *_profile(plan, sum("partition" in part for part in parts))]
+    shutil.rmtree(work)
     # Workers computed the checksums of what they wrote.
-    entries = [files.entry_of(folder / ROUTER_FILE, folder).to_json(), *(entry for part in parts for entry in part["files"])]
+    entries = [
+        *(files.entry_of(folder / name, folder).to_json() for name in written),
+        *(e for part in parts for e in part["files"]),
+    ]
     listed = sorted(entries, key=lambda entry: entry["path"])
     records = sorted((part for part in parts if "partition" in part), key=lambda record: record["partition"])
     partitions = [ManifestPartition(**{name: record[name] for name in ManifestPartition.model_fields}) for record in records]
@@ -140,7 +164,8 @@ def _finish(
         partitions=tuple(partitions),
         store_files=plan.route.store_files,
         backend=config.build.backend.model_dump(mode="json"),
-        router=config.build.router.model_dump(mode="json"),
+        storage=config.build.storage,
+        router=router,
         search=config.search.model_dump(mode="json"),
         config=config.model_dump(mode="json"),
         provenance={"embeddings": info.key},
@@ -150,6 +175,20 @@ def _finish(
     manifest.save(folder)
     (folder / releases.BUILD_JSON).unlink(missing_ok=True)
     return manifest
+
+
+def _profile(plan: BuildPlan, partitions: int) -> list[str]:
+    """Puts the partitions' measures together to the release's search profile; the file it wrote, if any."""
+    work, folder = Path(plan.work), Path(plan.folder)
+    if not (work / PROBE_FILE).exists():
+        return []
+    probe = Probe.load(work / PROBE_FILE)
+    measures = [PartitionMeasure.load(work / measure_file(number)) for number in range(partitions)]
+    profile = make_profile(measures, probe, targets=plan.profile.targets)
+    if profile is None:
+        return []
+    profile.save(folder / PROFILE_JSON)
+    return [PROFILE_JSON]
 
 
 if __name__ == "__main__":

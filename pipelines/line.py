@@ -98,7 +98,7 @@ class Line:
         info = self._need(EmbeddingsInfo.load, folder, EMBEDDINGS_JSON, "embed" if self.has_encoder else "import")
         inputs = [[file.path, file.sha256] for file in info.files]
         build = self._key("build", embeddings=inputs, config=_dump(config.build), seed=config.seed)
-        calibrate = self._key("calibrate", build=build, config=_dump(config.calibrate), probes=config.search.probes)
+        calibrate = self._key("calibrate", build=build, config=_dump(config.calibrate), search=_dump(config.search))
         evaluate = self._key("evaluate", calibrate=calibrate, config=_dump(config.evaluate), seed=config.seed)
         report = self._key("report", evaluate=evaluate, config=_dump(config.report), seed=config.seed)
         return {"build": build, "calibrate": calibrate, "evaluate": evaluate, "report": report}

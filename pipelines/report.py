@@ -15,11 +15,13 @@ from simpipe.cutpoints import CUTPOINTS_JSON, THRESHOLDS
 from simpipe.data.examples import DatasetInfo
 from simpipe.embeddings import EmbeddingsInfo, vectors_of
 from simpipe.ids import hash_ids
+from simpipe.index.profile import PROFILE_JSON, Profile
 from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest
 from simpipe.matchers import match_labels
 from simpipe.report.model import NeighborCard, Projection, QueryCard, ReportData
 from simpipe.report.render import render
+from simpipe.report.search import about_profile, router_rows, search_rows
 from simpipe.types import Neighbors
 from simpipe.visualization.embed2d import project
 
@@ -61,6 +63,7 @@ def gather(config: Config, line: Line, folder: Path, manifest: Manifest) -> Repo
 
         history = EncoderInfo.load(line.encoder[0]).history
     labels, counts = confusion_of(evaluation["confusion"])
+    profile = Profile.load(releases.verify_file(folder, manifest.file(PROFILE_JSON))) if manifest.has(PROFILE_JSON) else None
     return ReportData(
         title=config.name,
         release=manifest.release,
@@ -72,6 +75,9 @@ def gather(config: Config, line: Line, folder: Path, manifest: Manifest) -> Repo
         thresholds={name: thresholds.column(name).to_pylist() for name in thresholds.column_names} if len(thresholds) else {},
         cutpoints=list(calibration["cutpoints"].values()),
         metrics=evaluation["metrics"],
+        search=search_rows(profile),
+        search_about=about_profile(profile),
+        routers=router_rows(manifest.router),
         confusion_labels=labels,
         confusion=counts,
         confusion_cutpoint="optimal",
@@ -87,7 +93,8 @@ def facts(manifest: Manifest) -> list[tuple[str, str]]:
     kinds = ", ".join(sorted({part.backend for part in manifest.partitions if part.rows}))
     return [
         ("items", f"{manifest.items:,}"),
-        ("partitions", f"{len(manifest.partitions)} by {manifest.router['kind']}"),
+        ("partitions", partitions_fact(manifest)),
+        ("vectors", manifest.storage),
         (
             "backend",
             f"{manifest.backend['kind']}" + (f" (partitions built as {kinds})" if kinds != manifest.backend["kind"] else ""),
@@ -97,6 +104,15 @@ def facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("encoder", manifest.encoder.fingerprint[:12]),
         ("simpipe", manifest.simpipe_version),
     ]
+
+
+def partitions_fact(manifest: Manifest) -> str:
+    rows = [part.rows for part in manifest.partitions]
+    fact = f"{len(rows)} by {manifest.router['kind']}"
+    if len(rows) > 1:
+        fact += f", {min(rows):,} to {max(rows):,} rows (largest over mean {max(rows) * len(rows) / max(sum(rows), 1):.2f})"
+    copies = sum(rows) - manifest.items
+    return fact + (f", {copies:,} of them spilled copies" if copies else "")
 
 
 def split_rows(info: EmbeddingsInfo) -> dict[str, int]:

@@ -10,13 +10,19 @@ import numpy as np
 import pyarrow as pa
 
 from simpipe import files
-from simpipe.config.index import Backend, HashRouter, KMeansRouter
-from simpipe.embeddings import vectors_column
+from simpipe.config.index import Backend, ProfileConfig, Router, Storage
+from simpipe.embeddings import vectors_column, vectors_of
+from simpipe.errors import ConfigError
 from simpipe.grouped import read_group
-from simpipe.index.partitions import build_partition, partition_folder, partition_record
+from simpipe.ids import hash_ids
+from simpipe.index.measure import Probe, measure_partition
+from simpipe.index.partitions import Partition, build_partition, partition_folder, partition_record
+from simpipe.index.planner import bytes_a_row
 from simpipe.index.route import RouteSpec
 from simpipe.store import store_file, write_store_file
 from simpipe.types import Reject
+
+PROBE_FILE = "probe.npz"
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,9 @@ class BuildPlan:
     Attributes:
       files: Parquet files of embeddings, in the order of their manifest; query_files: those of held-out queries.
       checksums: size and SHA-256 of each file, files first. folder: the release. work: scratch.
-      sample_share: share of rows that the router's sample takes.
+      sample_share: share of rows that the router's sample takes. probe_share: share of held-out queries that the search
+        profile is measured with; 0: items take their place, or there is no profile.
+      memory_mib: what building a partition may take.
     """
 
     files: tuple[str, ...]
@@ -35,9 +43,15 @@ class BuildPlan:
     folder: str
     work: str
     route: RouteSpec
-    router: HashRouter | KMeansRouter
+    router: Router
     backend: Backend
+    storage: Storage
+    profile: ProfileConfig
+    items: int
+    memory_mib: int
+    workers: int
     sample_share: float
+    probe_share: float
     seed: int
 
     def route_into(self, partitions: int) -> RouteSpec:
@@ -62,18 +76,53 @@ class BuildPlan:
 
 
 def build_one_partition(plan: BuildPlan, number: int, *, partitions: int) -> dict[str, Any]:
-    """Builds partition `number` of `partitions` from the routed files; a finished one is kept (resume).
+    """Builds partition `number` of `partitions` from the routed files, and measures it for the search profile.
+
+    What is finished is kept (resume).
 
     Returns:
       The partition's record; see `build_partition`.
+
+    Raises:
+      ConfigError: the partition takes more memory than a worker may use.
     """
     folder = Path(plan.folder) / partition_folder(number)
-    if folder.is_dir():
+    measure = Path(plan.work) / measure_file(number)
+    probe = Probe.load(path) if (path := Path(plan.work) / PROBE_FILE).exists() else None
+    if folder.is_dir() and (probe is None or measure.exists()):
         return partition_record(folder)
     table = read_group(plan.grouped("route"), number, partitions)
     if table is None:
         table = _no_rows(plan.route.dim)
-    return build_partition(table, folder, plan.backend, distance=plan.route.distance)
+    _check_memory(plan, number, len(table))
+    distance = plan.route.distance
+    if folder.is_dir():
+        record = partition_record(folder)
+    else:
+        record = build_partition(table, folder, plan.backend, distance=distance, storage=plan.storage)
+    if probe is not None:
+        params = plan.backend.model_dump(mode="json")
+        part = Partition.load(
+            folder, record["backend"], distance=distance, dim=plan.route.dim, params=params, storage=plan.storage
+        )
+        tie = hash_ids(table.column("id"))
+        measure_partition(part, vectors_of(table), tie, probe, number=number).save(measure)
+    return record
+
+
+def measure_file(number: int) -> str:
+    """Of one partition, in the work folder."""
+    return f"measure-{number:05d}.npz"
+
+
+def _check_memory(plan: BuildPlan, number: int, rows: int) -> None:
+    needed = rows * bytes_a_row(plan.backend, plan.route.dim) >> 20
+    if needed > plan.memory_mib:
+        raise ConfigError(
+            f"partition {number} has {rows:,} rows and takes about {needed:,} MiB to build, "
+            f"build.partition_memory_mib is {plan.memory_mib:,}",
+            "raise it, or set more partitions (`build.router.partitions`)",
+        )
 
 
 def _no_rows(dim: int) -> pa.Table:

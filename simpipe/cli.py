@@ -81,6 +81,13 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--release", help="a release id (default: the live one)")
         verb.add_argument("--encoder", metavar="FOLDER", help="encoder for --image (default: the release's own)")
         verb.add_argument("--json", action="store_true", help="print JSON")
+        if name == "lookup":
+            how = verb.add_mutually_exclusive_group()
+            how.add_argument(
+                "--target-recall", type=float, metavar="R", help="cheapest search measured to reach it (default: the release's)"
+            )
+            how.add_argument("--exact", action="store_true", help="scan everything instead of using the indexes")
+            verb.add_argument("--where", metavar="VALUE", help="only items with this value of the column that routes")
         if name == "match":
             verb.add_argument("--cutpoint", default="optimal", help="name of a cutpoint (default: %(default)s)")
     return top

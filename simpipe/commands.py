@@ -161,7 +161,8 @@ def _query(root: str, options: argparse.Namespace) -> int:
         files.local(root), searcher, ids=options.ids, images=options.images, vectors=options.vectors, encoder=options.encoder
     )
     cutpoint = options.cutpoint if options.verb == "match" else None
-    results: list[dict[str, Any]] = answer(searcher, queries, k=options.k, cutpoint=cutpoint)
+    how = {name: getattr(options, name) for name in ("target_recall", "exact", "where") if options.verb == "lookup"}
+    results: list[dict[str, Any]] = answer(searcher, queries, k=options.k, cutpoint=cutpoint, **how)
     if options.json:
         about = {"release": searcher.manifest.release, "distance": searcher.manifest.distance, "results": results}
         print(json.dumps(about, indent=2, ensure_ascii=False))

@@ -58,6 +58,7 @@ class Manifest(_Record):
     partitions: tuple[ManifestPartition, ...]
     store_files: int
     backend: dict[str, Any]
+    storage: str = "float32"
     router: dict[str, Any]
     search: dict[str, Any]
     config: dict[str, Any]

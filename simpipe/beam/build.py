@@ -1,15 +1,15 @@
-"""Wiring of `build`: fit the router on a sample, route files, build one index a partition, write the store."""
+"""Wiring of `build`: fit the router on a sample, route files, build and measure one index a partition, write the store."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 import pyarrow as pa
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import AsList, AsSingleton, PBegin
@@ -17,49 +17,69 @@ from apache_beam.pvalue import AsList, AsSingleton, PBegin
 from simpipe import files
 from simpipe.beam.io import SHOWN_REJECTS, Outcome, WriteSummary, write_rejects
 from simpipe.build import BuildPlan, build_one_partition, build_one_store_file
-from simpipe.embeddings import vectors_of
-from simpipe.index.route import route_file, route_query_ids, sample_file
-from simpipe.index.router import ROUTER_FILE, Router, fit_router
+from simpipe.build_start import start_build
+from simpipe.index.route import count_values, no_sample, route_file, route_query_ids, sample_file
+from simpipe.index.router import ROUTER_FILE, Router
 from simpipe.types import Counts, Reject
 
 
-def _sample(number: int, plan: BuildPlan) -> pa.Table:
-    return sample_file(plan.source(number), plan.route, share=plan.sample_share, seed=plan.seed)
+@dataclass(frozen=True)
+class _Sample:
+    """Sampled items and queries (columns id, embedding), and counts of the routing column's values."""
+
+    items: tuple[pa.Table, ...] = ()
+    queries: tuple[pa.Table, ...] = ()
+    values: Mapping[str, int] = field(default_factory=dict)
+
+
+def _sample(number: int, plan: BuildPlan) -> _Sample:
+    path = plan.source(number)
+    if number >= len(plan.files):
+        return _Sample(queries=(sample_file(path, plan.route, share=plan.probe_share, seed=plan.seed),))
+    items = sample_file(path, plan.route, share=plan.sample_share, seed=plan.seed)
+    return _Sample((items,), (), count_values(path, plan.route.column) if plan.route.column else {})
 
 
 class _Concatenate(beam.CombineFn):
-    """Small tables to one."""
+    """Small tables and counts."""
 
-    def create_accumulator(self) -> list[pa.Table]:
-        return []
+    def create_accumulator(self) -> _Sample:
+        return _Sample()
 
-    def add_input(self, mutable_accumulator: list[pa.Table], element: pa.Table) -> list[pa.Table]:
-        return [*mutable_accumulator, element]
+    def add_input(self, mutable_accumulator: _Sample, element: _Sample) -> _Sample:
+        return self.merge_accumulators([mutable_accumulator, element])
 
-    def merge_accumulators(self, accumulators: Iterable[list[pa.Table]]) -> list[pa.Table]:
-        return [table for part in accumulators for table in part]
+    def merge_accumulators(self, accumulators: Iterable[_Sample]) -> _Sample:
+        parts = list(accumulators)
+        values: Counter[str] = Counter()
+        for part in parts:
+            values.update(part.values)
+        items = tuple(table for part in parts for table in part.items)
+        return _Sample(items, tuple(table for part in parts for table in part.queries), dict(values))
 
-    def extract_output(self, accumulator: list[pa.Table]) -> pa.Table | None:
-        return pa.concat_tables(accumulator) if accumulator else None
+    def extract_output(self, accumulator: _Sample) -> _Sample:
+        return accumulator
 
 
-def _fit(sample: pa.Table | None, plan: BuildPlan) -> int:
+def _fit(sample: _Sample, plan: BuildPlan) -> int:
     """Fits and saves the router; returns its number of partitions, which routing waits for."""
-    vectors = vectors_of(sample.sort_by("id")) if sample is not None else np.empty((0, plan.route.dim), np.float32)
-    router = fit_router(vectors, plan.router, seed=plan.seed)
-    router.save(Path(plan.folder) / ROUTER_FILE)
-    Metrics.counter("simpipe", "router-sample").inc(len(vectors))
-    return router.partitions
+    none = no_sample(plan.route.dim)
+    items, queries = (pa.concat_tables([none, *tables]) for tables in (sample.items, sample.queries))
+    partitions = start_build(plan, items, queries, sample.values)
+    Metrics.counter("simpipe", "router-sample").inc(len(items))
+    return partitions
 
 
 def _route(number: int, partitions: int, plan: BuildPlan) -> Outcome:
-    router = Router.load(Path(plan.folder) / ROUTER_FILE, partitions)
+    router = Router.load(Path(plan.folder) / ROUTER_FILE)
     spec = plan.route_into(partitions)
-    counts, rejects = route_file(plan.source(number), router, spec, work=Path(plan.work), number=number)
+    counts, copies, rejects = route_file(plan.source(number), router, spec, work=Path(plan.work), number=number)
     name = f"route-{number:05d}"
     write_rejects(Path(plan.folder), name, rejects)
     _count(counts)
-    return Outcome(counts, ({"path": name, "rows": counts.written},), tuple(rejects[:SHOWN_REJECTS]))
+    Metrics.counter("simpipe", "spilled").inc(copies)
+    record = {"path": name, "rows": counts.written, "copies": copies}
+    return Outcome(counts, (record,), tuple(rejects[:SHOWN_REJECTS]))
 
 
 def _numbers(partitions: int) -> list[int]:
@@ -104,8 +124,10 @@ class BuildRelease(beam.PTransform):
         plan, begin = self.plan, input_or_inputs
         work = Path(plan.work)
         numbers = list(range(len(plan.files)))
-        # Hash routing learns nothing from the data: no pass over it for a sample.
-        sampled = numbers if plan.sample_share else []
+        # Hash routing without a profile learns nothing from the data: no pass over it for a sample.
+        sampled = numbers if plan.sample_share or plan.route.column else []
+        if plan.probe_share:
+            sampled = [*sampled, *range(len(numbers), len(numbers) + len(plan.query_files))]
         partitions: Any = (
             begin
             | "Files to sample" >> beam.Create(sampled)

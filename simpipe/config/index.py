@@ -37,11 +37,11 @@ class _Centroids(Model):
     sample: Positive = 100_000
     balance: Annotated[float, Field(ge=1.02)] = 1.2
     spill: Literal["none", "nearest", "soar"] = "none"
-    spill_factor: Annotated[float, Field(ge=1.0, le=3.0)] = 1.3
+    spill_factor: Annotated[float, Field(ge=1.0, le=2.0)] = 1.3
 
 
 class KMeansRouter(_Centroids):
-    """Balanced k-means: one centroid a partition."""
+    """Balanced k-means: compact partitions, each with up to 16 centroids of its own."""
 
     kind: Literal["kmeans"]
 
@@ -49,7 +49,7 @@ class KMeansRouter(_Centroids):
 class PackedRouter(_Centroids):
     """Many fine clusters, packed along their neighbor graph into balanced partitions; queries are routed by the fine ones.
 
-    `clusters`: how many fine ones (null: 64 a partition, at least 4096, where the sample is large enough).
+    `clusters`: how many fine ones (null: 64 a partition, at least 4096, where the sample has 15 vectors for each).
     """
 
     kind: Literal["packed"]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from simpipe import files
 from simpipe.embeddings import Block, iterate_blocks, vectors_column
+from simpipe.errors import ConfigError
 from simpipe.grouped import GroupedWriter
 from simpipe.ids import bucket_of
 from simpipe.index.distance import bad_rows, prepare
@@ -32,6 +33,35 @@ class RouteSpec:
     partitions: int
     store_files: int
     metadata: tuple[str, ...]
+    column: str | None = None  # that routes, where one does
+
+
+def count_values(path: Path, column: str) -> dict[str, int]:
+    """How often each value of a metadata column stands in one embeddings file.
+
+    Raises:
+      ConfigError: there is no such column, or a value is missing.
+    """
+    counts: dict[str, int] = {}
+    with pq.ParquetFile(path) as file:
+        if column not in file.schema_arrow.names:
+            raise ConfigError(f"build.router.column: {path.name} has no column {column!r}", "name a metadata column")
+        for batch in file.iter_batches(batch_size=_BLOCK_ROWS, columns=[column]):
+            for entry in routing_values(pa.Table.from_batches([batch]), column, path.name).value_counts().to_pylist():
+                counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
+    return counts
+
+
+def routing_values(table: pa.Table, column: str, source: str) -> pa.ChunkedArray:
+    """A metadata column as strings.
+
+    Raises:
+      ConfigError: a value is missing.
+    """
+    values = table.column(column).cast(pa.string())
+    if values.null_count:
+        raise ConfigError(f"build.router.column: {source} has items without {column!r}", "give every item a value")
+    return values
 
 
 def sample_file(path: Path, spec: RouteSpec, *, share: float, seed: int) -> pa.Table:
@@ -43,11 +73,15 @@ def sample_file(path: Path, spec: RouteSpec, *, share: float, seed: int) -> pa.T
         rows = np.flatnonzero(sample_rows(ids, share=share, seed=seed) & ~not_finite & ~zero)
         vectors = prepare(block.vectors[rows], spec.distance)
         parts.append(pa.table({"id": ids.take(rows), "embedding": vectors_column(vectors)}))
-    empty = pa.table({"id": pa.array([], pa.string()), "embedding": vectors_column(np.empty((0, spec.dim), np.float32))})
-    return pa.concat_tables(parts or [empty])
+    return pa.concat_tables([no_sample(spec.dim), *parts])
 
 
-def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, number: int) -> tuple[Counts, list[Reject]]:
+def no_sample(dim: int) -> pa.Table:
+    """A sample without rows."""
+    return pa.table({"id": pa.array([], pa.string()), "embedding": vectors_column(np.empty((0, dim), np.float32))})
+
+
+def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, number: int) -> tuple[Counts, int, list[Reject]]:
     """Writes `route-NNNNN.arrow` (by partition) and `store-NNNNN.arrow` (by bucket of the id) for one embeddings file.
 
     Args:
@@ -57,10 +91,11 @@ def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, numbe
       number: the file's place in the list of files.
 
     Returns:
-      Counts (written: rows routed) and rejected rows: not finite, or of zero norm under cosine.
+      Counts (written: items routed), how many spilled copies were written beside them, and rejected rows: not finite,
+      or of zero norm under cosine.
     """
     rejects: list[Reject] = []
-    read = 0
+    read = copies = written = 0
     with (
         files.replacing(work / f"route-{number:05d}.arrow") as route_path,
         files.replacing(work / f"store-{number:05d}.arrow") as store_path,
@@ -74,7 +109,8 @@ def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, numbe
             vectors = prepare(block.vectors[rows], spec.distance)
             rows += block.first_row
             ids = table.column("id")
-            partition = router.assign(ids, vectors)
+            values = None if spec.column is None else routing_values(table, spec.column, path.name)
+            partition = router.assign(ids, vectors, values)
             route = pa.table({"id": ids, "label": table.column("label"), "embedding": vectors_column(vectors)})
             store = _store_rows(table, partition, rows, spec.metadata, number)
             if not writers:
@@ -82,14 +118,21 @@ def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, numbe
                     GroupedWriter(route_path, route.schema, spec.partitions),
                     GroupedWriter(store_path, store.schema, spec.store_files),
                 ]
-            writers[0].write(route, partition)
+            again, where = router.replicas(vectors, partition)
+            copies, written = copies + len(again), written + len(rows)
+            if len(again):
+                # One table, so that the block stays one group of record batches.
+                route, spilled = pa.concat_tables([route, route.take(again)]), np.concatenate([partition, where])
+            else:
+                spilled = partition
+            writers[0].write(route, spilled)
             writers[1].write(store, bucket_of(ids, spec.store_files))
         for writer in writers:
             writer.close()
         if not writers:  # an embeddings file without rows
             route_path.touch()
             store_path.touch()
-    return Counts(read, writers[0].rows if writers else 0, len(rejects)), rejects
+    return Counts(read, written, len(rejects)), copies, rejects
 
 
 def route_query_ids(path: Path, spec: RouteSpec, *, work: Path, number: int) -> int:

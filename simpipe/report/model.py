@@ -86,6 +86,36 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class SearchRow:
+    """A target recall of the search profile, and what it takes.
+
+    Attributes:
+      target: recall@k that is promised. recall: measured. low: one standard error less.
+      probes: partitions asked, mean a query. microseconds: CPU time a query.
+      how: the rule and the backend's settings in words.
+    """
+
+    target: float
+    recall: float
+    low: float
+    probes: float
+    microseconds: float
+    how: str
+
+
+@dataclass(frozen=True)
+class RouterRow:
+    """A router that the planner measured; see `index.planner.Candidate`."""
+
+    router: str
+    partitions: int
+    rows: float
+    probes: float
+    microseconds: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything in `report.html`.
 
@@ -100,6 +130,7 @@ class ReportData:
       thresholds: "distance", "precision", "recall", "f1", "binary_accuracy" -> n values; empty before calibration.
       cutpoints: each with "name" and the keys of `thresholds`; the one named "optimal" is a headline.
       metrics: name -> value; `label_precision_at_1` and `ann_recall_at_10` are headlines.
+      search: the search profile, one row a target. search_about: on what it was measured. routers: what the planner measured.
       confusion_labels: n class names.
       confusion: int64[n, n + 1]; rows true labels, columns matched labels, the last one "no match".
       confusion_cutpoint: the name of the cutpoint it was counted at.
@@ -120,6 +151,9 @@ class ReportData:
     thresholds: dict[str, list[float]] = field(default_factory=dict)
     cutpoints: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    search: list[SearchRow] = field(default_factory=list)
+    search_about: str = ""
+    routers: list[RouterRow] = field(default_factory=list)
     confusion_labels: list[str] = field(default_factory=list)
     confusion: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.int64))
     confusion_cutpoint: str = ""

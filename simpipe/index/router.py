@@ -21,7 +21,7 @@ _FLOOR = 0.5  # of the mean
 _WORTH = 50  # equal sampled vectors from which on it is worth to divide them
 _HELD = 10  # one in so many sampled vectors sets the spill's threshold, and is not learned from
 _AFFINITY = 50_000  # sampled vectors that tell which clusters are near
-_CLUSTERS = 100  # a partition
+_CLUSTERS = 64  # a partition
 _SAMPLED = 15  # vectors a cluster
 
 

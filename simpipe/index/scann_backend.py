@@ -26,35 +26,36 @@ _MEASURES = {
 }
 _REORDERED = {"float32": "FLOAT32", "float16": "BFLOAT16", "int8": "INT8"}
 _FOLDER = "scann"
-_LEAF = 100  # items a leaf
+_LEAF, _LEAST_LEAF, _AT = 50, 40, 62_500  # items a leaf at so many items; more of them with the fourth root
 _LEAST_LEAVES = 8
 _FEWEST = 16  # vectors that a tree needs
 _DISTINCT = 0.98  # share of distinct vectors below which each is indexed once: many copies fill what is reordered
 # What the tree and the hashes are trained on: more costs CPU and gains no recall that we could measure.
-_SAMPLE_A_LEAF = 40
-_SMALLEST_A_LEAF = 12
+_SAMPLE_A_LEAF = 25
+_SMALLEST_A_LEAF = 8
 _TREE_ROUNDS = 6
 _HASH_SAMPLE = 10_000
 _HASH_ROUNDS = 6
-# The ladder: (share of the leaves searched, items reordered for each of k).
+# The ladder: (how far from the fewest leaves to all of them, on a logarithmic scale; items reordered for each of k).
 _STEPS = (
-    (0.005, 2.0),
-    (0.01, 2.0),
-    (0.016, 3.0),
-    (0.025, 3.0),
-    (0.04, 3.0),
-    (0.06, 4.0),
-    (0.09, 5.0),
-    (0.13, 5.0),
-    (0.18, 5.0),
-    (0.18, 8.0),
-    (0.26, 8.0),
-    (0.37, 8.0),
-    (0.37, 15.0),
-    (0.55, 15.0),
+    (0.0, 2.0),
+    (0.12, 2.0),
+    (0.22, 3.0),
+    (0.31, 3.0),
+    (0.39, 3.0),
+    (0.47, 4.0),
+    (0.55, 5.0),
+    (0.62, 5.0),
+    (0.68, 5.0),
+    (0.68, 8.0),
+    (0.75, 8.0),
+    (0.82, 8.0),
+    (0.82, 15.0),
+    (0.89, 15.0),
     (1.0, 15.0),
     (1.0, 40.0),
 )
+_LEAST_SEARCHED, _LEAST_SHARE = 4, 0.005
 
 
 def _library() -> Any:
@@ -95,11 +96,11 @@ class Derived:
 def derived(config: ScannBackend, n: int, *, spilled: bool) -> Derived:
     """Parameters for n items where the configuration leaves them open.
 
-    About 100 items a leaf, 40 of them to train on; a third of the leaves searched (half without SOAR spill) and 300 items
+    About 50 items a leaf in 62,500 and 100 in a million (each leaf's centre costs a query too), 25 of them to train on; a third of the leaves searched (half without SOAR spill) and 300 items
     reordered: recall@10 of 0.99 and more on hard clustered unit vectors. ScaNN merges leaves that hold fewer training
     items than `min_partition_size`, whose default (50) with a small sample would leave a fraction of the leaves.
     """
-    leaves = config.leaves or max(_LEAST_LEAVES, round(n / _LEAF))
+    leaves = config.leaves or max(_LEAST_LEAVES, round(n / max(_LEAST_LEAF, _LEAF * (n / _AT) ** 0.25)))
     leaves = max(1, min(leaves, n // 8))
     search = config.leaves_to_search or max(20, math.ceil(leaves * (0.35 if spilled else 0.5)))
     sample = min(n, max(_SAMPLE_A_LEAF * leaves, 2000))
@@ -110,7 +111,8 @@ def derived(config: ScannBackend, n: int, *, spilled: bool) -> Derived:
 def ladder(config: ScannBackend, n: int, k: int) -> Ladder:
     """Leaves and items to reorder for a partition of n items, along the front measured on clustered vectors."""
     leaves = derived(config, n, spilled=True).leaves
-    steps = [(min(leaves, max(2, round(leaves * share))), math.ceil(k * times)) for share, times in _STEPS]
+    fewest = min(leaves, max(_LEAST_SEARCHED, leaves * _LEAST_SHARE))
+    steps = [(round(fewest * (leaves / fewest) ** far), math.ceil(k * times)) for far, times in _STEPS]
     return tuple({"leaves_to_search": search, "reorder": reorder} for search, reorder in dict.fromkeys(steps))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 
@@ -14,6 +15,19 @@ _STEPS = 40  # of offsets a round
 _INNER = 16  # centroids of a cluster at most
 _FEWEST = 30  # sampled vectors of each
 _CELLS = 1 << 25  # vectors x centroids that balancing holds in memory; of a larger sample it takes a part
+
+
+@functools.cache
+def _controller():
+    import sklearn.cluster  # noqa: F401  loads the libraries whose threads are controlled
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def one_thread():
+    """A context in which matrix products take one thread: sums in several differ in the last bit from run to run."""
+    return _controller().limit(limits=1)
 
 
 def lloyd(
@@ -33,13 +47,11 @@ def lloyd(
       weights: float64[n] of the vectors.
     """
     from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits
 
     clusters = min(clusters, len(vectors))
     if clusters <= 1:
         return vectors.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
-    # Sums in several threads differ in the last bit from run to run.
-    with threadpool_limits(limits=1), warnings.catch_warnings():
+    with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer distinct vectors than clusters
         model = KMeans(
             clusters,
@@ -73,10 +85,8 @@ def fine_clusters(sample: np.ndarray, clusters: int, *, seed: int) -> np.ndarray
 
 def nearest_of(centroids: np.ndarray, vectors: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
     """The nearest centroid of each vector: int64[n]. `offsets` float32[c] are added to squared distances."""
-    from threadpoolctl import threadpool_limits
-
     offsets = np.zeros(len(centroids), np.float32) if offsets is None else offsets
-    with threadpool_limits(limits=1):
+    with one_thread():
         return Nearest(centroids, np.arange(len(centroids)), offsets).owner_of(vectors)
 
 

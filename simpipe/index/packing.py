@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simpipe.index.kmeans import lloyd, nearest_of
+from simpipe.index.kmeans import lloyd, nearest_of, one_thread
 from simpipe.index.nearest import Nearest
 
 _NEAR = 8
@@ -20,11 +20,10 @@ _STARTS = 4  # of which the one that keeps most affinity within partitions is ta
 def affinity(sample: np.ndarray, centroids: np.ndarray):
     """Affinity of fine clusters: scipy CSR float32[c, c], symmetric, without diagonal."""
     import scipy.sparse as sp
-    from threadpoolctl import threadpool_limits
 
     count = len(centroids)
     near = np.empty((len(sample), min(_NEAR, count)), np.int32)
-    with threadpool_limits(limits=1):
+    with one_thread():
         for rows, _, found in Nearest(centroids, np.arange(count), np.zeros(count, np.float32)).blocks(sample):
             some = np.argpartition(found, near.shape[1] - 1, axis=1)[:, : near.shape[1]]
             order = np.argsort(np.take_along_axis(found, some, axis=1), axis=1)

@@ -40,7 +40,8 @@ from simpipe.index.searcher import Searcher, open_release
 
 K = 10
 TARGETS = (0.90, 0.95, 0.98, 0.99)
-_ASKED = (0.80, 0.85, 0.88, 0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)
+_ASKED = (0.85, 0.90, 0.93, 0.95, 0.965, 0.98, 0.985, 0.99, 0.995)
+_TRIED = 500  # queries by which parameters are picked
 _COUNTED = ("hnswlib", "faiss", "nmslib", "scann_sqrt", "scann_fine")
 _ALLOWED = 0.01  # below the promise
 # At least so many times the queries per CPU second of the best peer: (drawn data, embeddings), by variant and recall.
@@ -69,7 +70,7 @@ def peer_ways(names: list[str], data: Data, truth: np.ndarray, scratch: Path, ab
             Way(name, param, lambda q, peer=peer, param=param: peer.search(q, K, **param), lambda found: rows(found, K))
             for param in peer.params()
         ]
-        engines[name] = narrow(ways, data.queries[:1000], truth[:1000], block=1000)
+        engines[name] = narrow(ways, data.queries[:_TRIED], truth[:_TRIED])
         say(f"{name}: {len(engines[name])} of {len(ways)} parameters kept")
     return engines
 

@@ -12,8 +12,8 @@ import numpy as np
 
 M, EF_CONSTRUCTION = 16, 200
 _EF = (10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 160, 200, 300, 400, 600)
-_LEAVES = (2, 3, 5, 8, 12, 16, 20, 30, 40, 60, 80, 120, 160, 240, 400, 600)
-_REORDER = (15, 20, 30, 40, 50, 80, 120, 200, 300)
+_LEAVES = (2, 3, 5, 8, 12, 16, 24, 36, 54, 80, 120, 180, 270, 400)
+_REORDER = (15, 20, 30, 45, 70, 100, 150, 250)
 
 
 class Peer(Protocol):
@@ -117,7 +117,7 @@ class FaissIvf(FaissHnsw):
         return index
 
     def params(self) -> list[dict[str, int]]:
-        return [{"nprobe": lists} for lists in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)]
+        return [{"nprobe": lists} for lists in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)]
 
     def search(self, queries: np.ndarray, k: int, **param: int) -> Any:
         import faiss

@@ -14,10 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-matplotlib.rcParams["svg.hashsalt"] = "simpipe"  # the same figures give the same file
-
 import matplotlib.pyplot as plt
 
 # Shown as: label, colour, line, marker.
@@ -42,7 +38,7 @@ def read(paths: list[str], block: int) -> dict[str, dict[str, list[dict[str, Any
         for text in Path(path).read_text().splitlines():
             line = json.loads(text) if text.startswith("{") else {}
             if line.get("what") == "point" and line["block"] == block:
-                here[f"{line['data']}, {line['n']:,} × {line['dim']}"][line["engine"]].append(line)
+                here[f"{line['data']}, {line['n']:,} x {line['dim']}"][line["engine"]].append(line)
         for name, engines in here.items():
             points[name].update(engines)
     return points
@@ -97,7 +93,7 @@ def draw(points: dict[str, dict[str, list[dict[str, Any]]]], out: Path) -> None:
         [handle for _, handle in handles],
         [label for label, _ in handles],
         loc="outside lower center",
-        ncols=3 + len(points),
+        ncols=min(5, 3 * len(points)),
         fontsize=9,
         frameon=False,
     )
@@ -110,6 +106,8 @@ def main() -> None:
     options.add_argument("--out", default="docs/index-search.svg")
     options.add_argument("--block", type=int, default=10_000)
     chosen = options.parse_args()
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "simpipe"  # the same figures give the same file
     points = read(chosen.files, chosen.block)
     if not points:
         raise SystemExit(f"no points with blocks of {chosen.block} in {', '.join(chosen.files)}")

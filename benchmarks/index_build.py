@@ -98,7 +98,7 @@ def reachable(folder: Path, data: Data, truth: np.ndarray) -> tuple[float, float
         except QueryError:
             continue
         return recall(data.rows(found.ids), truth), target
-    return recall(data.rows(searcher.search(data.queries, K).ids), truth), None
+    return recall(data.rows(searcher.lookup(data.queries, K).ids), truth), None
 
 
 def emit(what: str, **values: Any) -> None:

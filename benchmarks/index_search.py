@@ -194,7 +194,7 @@ def main() -> None:
             emit("open", **about, variant=variant, **opening)
             engines[variant] = release_ways(variant, searchers[variant], data)
         engines |= peer_ways([name for name in chosen.peers.split(",") if name], data, truth, scratch, about)
-        for block in map(int, chosen.blocks.split(",")):
+        for block in dict.fromkeys(min(int(size), len(data.queries)) for size in chosen.blocks.split(",")):
             for ways in engines.values():
                 for way in ways:
                     way.us.clear()

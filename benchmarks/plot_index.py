@@ -30,14 +30,18 @@ _OURS = ("#d62728", "#ff7f0e", "#9467bd", "#2ca02c", "#e377c2")
 _LEAST, _MOST = 0.85, 0.9985
 
 
-def read(paths: list[str], block: int) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Points by data set and engine, those of one block size."""
+def read(paths: list[str]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Points by data set and engine, those of a file's largest blocks."""
     points: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
     for path in paths:
         here: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-        for text in Path(path).read_text().splitlines():
-            line = json.loads(text) if text.startswith("{") else {}
-            if line.get("what") == "point" and line["block"] == block:
+        lines = [json.loads(text) for text in Path(path).read_text().splitlines() if text.startswith("{")]
+        lines = [line for line in lines if line["what"] == "point"]
+        largest = {line["data"]: 0 for line in lines}
+        for line in lines:
+            largest[line["data"]] = max(largest[line["data"]], line["block"])
+        for line in lines:
+            if line["block"] == largest[line["data"]]:
                 here[f"{line['data']}, {line['n']:,} x {line['dim']}"][line["engine"]].append(line)
         for name, engines in here.items():
             points[name].update(engines)
@@ -104,13 +108,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("files", nargs="+")
     options.add_argument("--out", default="docs/index-search.svg")
-    options.add_argument("--block", type=int, default=10_000)
     chosen = options.parse_args()
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "simpipe"  # the same figures give the same file
-    points = read(chosen.files, chosen.block)
+    points = read(chosen.files)
     if not points:
-        raise SystemExit(f"no points with blocks of {chosen.block} in {', '.join(chosen.files)}")
+        raise SystemExit(f"no points in {', '.join(chosen.files)}")
     draw(points, Path(chosen.out))
 
 

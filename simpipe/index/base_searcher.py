@@ -15,7 +15,7 @@ from simpipe.index.fan_out import Answered, fan_out
 from simpipe.index.merge import TopK, without_self
 from simpipe.index.partitions import Partition
 from simpipe.index.router import Router
-from simpipe.index.rows import ROW_BITS, ROW_MASK, names_of
+from simpipe.index.rows import names_of, ties_of
 from simpipe.index.setting import ALL, SearchSetting
 from simpipe.matchers import match_labels
 from simpipe.types import Matches, Neighbors, keep_where
@@ -172,12 +172,7 @@ class BaseSearcher(ABC):
         queries = self.check_queries(vectors)
         how = ALL if exact else self.setting_for(target_recall=target_recall, probes=probes, setting=setting)
         answer = self._fan_out(queries, min(k, self.items), how, exact, where)
-        place = answer.place
-        tie, numbers = np.zeros(place.shape, np.uint64), np.where(place < 0, -1, place >> ROW_BITS)
-        for number, rows in answer.tables.items():
-            here = numbers == number
-            tie[here] = rows.tie[place[here] & ROW_MASK]
-        return TopK(answer.distances, tie, place)
+        return TopK(answer.distances, ties_of(answer.tables, answer.place), answer.place)
 
     def _fan_out(
         self, queries: np.ndarray, k: int, setting: SearchSetting, exact: bool, where: str | Sequence[str | None] | None

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from simpipe.index.merge import Found, merge_found
+from simpipe.index.merge import merge_lines, nearest_rows, stack_lines
 from simpipe.index.partitions import Partition
-from simpipe.index.rows import Rows, place_of, same_ids
+from simpipe.index.rows import ROW_BITS, Rows, same_ids, ties_of
 from simpipe.index.setting import SearchSetting
 
+Task = tuple[int, np.ndarray]
+Result = tuple[Rows, np.ndarray, np.ndarray]
 _ALONE = 64  # pairs of query and partition below which threads cost more than they bring
 _LEAST = 128  # queries of a task
 
@@ -57,28 +59,51 @@ def fan_out(
       queries: float32[n, dim], prepared.
       asked: bool[n, partitions].
       partition: loads a partition, or gives it at once where `ready`.
-      setting, exact: see `Partition.find`.
+      setting, exact: see `Partition.candidates`.
       copies: an item may lie in several partitions.
     """
     tasks = _tasks(asked)
-    threads = 1
-    if int(asked.sum()) < _ALONE and not exact and all(ready(number) for number, _ in tasks):
-        run: Callable[..., Iterable[tuple[int, Rows, Found]]] = map
-    else:
-        run = _pool(os.getpid()).map
-        if len(tasks) == 1 and not partition(tasks[0][0]).takes_several:
-            threads = processors()
-        else:
-            tasks = _split(tasks)
+    threads, several = 1, int(asked.sum()) >= _ALONE or exact or not all(ready(number) for number, _ in tasks)
+    if several and len(tasks) == 1 and not partition(tasks[0][0]).takes_several:
+        threads = processors()
+    elif several:
+        tasks = _split(tasks)
     ask = functools.partial(_ask, queries, k, partition, setting, exact, threads)
-    done = list(run(ask, tasks))
-    tables = {number: rows for number, rows, _ in done}
-    same = functools.partial(same_ids, tables) if copies else None
-    distances, place = merge_found([found for _, _, found in done], len(queries), k, same=same, copies=copies)
+    done = _in_threads(ask, tasks) if several and len(tasks) > 1 else list(map(ask, tasks))
+    if not done:
+        return Answered(np.full((len(queries), k), np.inf, np.float32), np.full((len(queries), k), -1, np.int64), {})
+    # From here on one pass over all partitions' lines: with many of them and few queries, calls cost more than numbers.
+    numbers = np.repeat(np.array([number for number, _ in tasks], np.int64), [len(asking) for _, asking in tasks])
+    found, rows = stack_lines([found for _, found, _ in done]), stack_lines([rows for _, _, rows in done])
+    distances, rows = nearest_rows(found, rows, k)
+    place = np.where(rows < 0, -1, rows | (numbers[:, None] << ROW_BITS))
+    tables = {number: result[0] for (number, _), result in zip(tasks, done, strict=True)}
+    distances, place = merge_lines(
+        np.concatenate([asking for _, asking in tasks]),
+        distances,
+        place,
+        len(queries),
+        k,
+        tie=lambda lines: ties_of(tables, place[lines]),
+        same=functools.partial(same_ids, tables) if copies else None,
+        copies=copies,
+    )
     return Answered(distances, place, tables)
 
 
-def _tasks(asked: np.ndarray) -> list[tuple[int, np.ndarray]]:
+def _in_threads(ask: Callable[[Task], Result], tasks: list[Task]) -> list[Result]:
+    """Results in the order of the tasks. Each thread takes the next task when it is done with one."""
+    left = iter(list(enumerate(tasks)))
+
+    def work(_: int) -> list[tuple[int, Result]]:
+        return [(index, ask(task)) for index, task in left]
+
+    workers = min(processors(), len(tasks))
+    done = dict(pair for pairs in _pool(os.getpid()).map(work, range(workers)) for pair in pairs)
+    return [done[index] for index in range(len(tasks))]
+
+
+def _tasks(asked: np.ndarray) -> list[Task]:
     """Partitions that are asked, and the queries that ask each."""
     if asked.shape[1] == 1 and asked.all():
         return [(0, np.arange(len(asked)))] if len(asked) else []
@@ -88,7 +113,7 @@ def _tasks(asked: np.ndarray) -> list[tuple[int, np.ndarray]]:
     return [(number, queries[first:last]) for number, first, last in spans if last > first]
 
 
-def _split(tasks: list[tuple[int, np.ndarray]]) -> list[tuple[int, np.ndarray]]:
+def _split(tasks: list[Task]) -> list[Task]:
     """The same work in pieces for all processors, where there are fewer partitions than these."""
     pieces = -(-processors() // max(len(tasks), 1))
     if pieces == 1:
@@ -107,10 +132,9 @@ def _ask(
     setting: SearchSetting,
     exact: bool,
     threads: int,
-    task: tuple[int, np.ndarray],
-) -> tuple[int, Rows, Found]:
+    task: Task,
+) -> Result:
     number, asking = task
     part = partition(number)
     mine = queries if len(asking) == len(queries) else queries[asking]
-    distances, rows = part.find(mine, k, exact=exact, setting=setting, threads=threads)
-    return number, part.rows, Found(asking, distances, place_of(number, rows), lambda lines: part.tie_of(rows[lines]))
+    return part.rows, *part.candidates(mine, k, exact=exact, setting=setting, threads=threads)

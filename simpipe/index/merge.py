@@ -37,22 +37,6 @@ class TopK:
         return cls(np.full((n, k), np.inf, np.float32), np.zeros((n, k), np.uint64), np.full((n, k), -1, np.int64))
 
 
-@dataclass(frozen=True)
-class Found:
-    """What one partition found for the queries that asked it.
-
-    Attributes:
-      queries: int64[m], ascending: their numbers in the block.
-      distances: float32[m, w], nearest first, +inf where there is none. place: int64[m, w], -1 there.
-      tie: hashes uint64[r, w] of some of the m lines; only queries that asked several partitions need them.
-    """
-
-    queries: np.ndarray
-    distances: np.ndarray
-    place: np.ndarray
-    tie: Callable[[np.ndarray], np.ndarray]
-
-
 def order_bits(distances: np.ndarray) -> np.ndarray:
     """uint32 whose order is that of float32, without NaN; -0.0 counts as 0.0."""
     bits = (distances + np.float32(0)).view(np.uint32)
@@ -97,63 +81,42 @@ def merge_topk(parts: Sequence[TopK], k: int, *, same: Same | None = None) -> To
     return TopK(*_nearest(distances, tie, place, k, same=same))
 
 
-def merge_found(
-    found: Sequence[Found], n: int, k: int, *, same: Same | None = None, copies: bool = True
+def merge_lines(
+    queries: np.ndarray,
+    distances: np.ndarray,
+    place: np.ndarray,
+    n: int,
+    k: int,
+    *,
+    tie: Callable[[np.ndarray], np.ndarray],
+    same: Same | None = None,
+    copies: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest of each of n queries over the partitions that they asked; see `merge_topk`.
 
     Args:
+      queries: int64[m], the query of each line; a line is what one partition found.
+      distances: float32[m, w], nearest first, +inf where there is none. place: int64[m, w], -1 there.
+      tie: hashes uint64[r, w] of lines int64[r]; only those of queries with several lines are asked for.
       copies: an item may come several times; False spares the search for such.
 
     Returns:
       distances float32[n, k] and places int64[n, k].
     """
-    distances, place = np.full((n, k), np.inf, np.float32), np.full((n, k), -1, np.int64)
-    if len(found) == 1:
-        (only,) = found
-        width = min(k, only.distances.shape[1])
-        if len(only.queries) == n and width == k:
-            return only.distances[:, :k], only.place[:, :k]
-        distances[only.queries, :width], place[only.queries, :width] = only.distances[:, :width], only.place[:, :width]
-        return distances, place
-    if not found:
-        return distances, place
-    width = max(part.distances.shape[1] for part in found)
-    queries = np.concatenate([part.queries for part in found])
+    width = min(k, distances.shape[1])
+    if len(queries) == n and width == k and (queries[1:] > queries[:-1]).all():
+        return distances[:, :k], place[:, :k]
+    out = np.full((n, k), np.inf, np.float32), np.full((n, k), -1, np.int64)
     times = np.bincount(queries, minlength=n)
     several = times[queries] > 1
-    flat_distances, flat_place = (
-        np.concatenate([_wide(getattr(p, name), width) for p in found]) for name in ("distances", "place")
-    )
-    first = min(k, width)
-    alone = queries[~several]
-    distances[alone, :first], place[alone, :first] = flat_distances[~several, :first], flat_place[~several, :first]
-    if several.any():
-        flat_tie = np.zeros(flat_place.shape, np.uint64)
-        start = 0
-        for part in found:
-            lines = np.flatnonzero(several[start : start + len(part.queries)])
-            if len(lines):
-                flat_tie[start + lines, : part.place.shape[1]] = part.tie(lines)
-            start += len(part.queries)
-        lines = np.flatnonzero(several)
-        lines = lines[np.argsort(queries[lines], kind="stable")]
-        _merge_lines(lines, queries, times, (flat_distances, flat_tie, flat_place), (distances, place), same=same, copies=copies)
-    return distances, place
-
-
-def _merge_lines(
-    lines: np.ndarray,
-    queries: np.ndarray,
-    times: np.ndarray,
-    flat: tuple[np.ndarray, np.ndarray, np.ndarray],
-    out: tuple[np.ndarray, np.ndarray],
-    *,
-    same: Same | None,
-    copies: bool,
-) -> None:
-    """Merges the lines (ordered by query) of queries that asked several partitions, in classes of about as many."""
-    k = out[0].shape[1]
+    alone = np.flatnonzero(~several)
+    out[0][queries[alone], :width], out[1][queries[alone], :width] = distances[alone, :width], place[alone, :width]
+    if len(alone) == len(queries):
+        return out
+    lines = np.flatnonzero(several)
+    hashes = tie(lines)
+    # Lines of a query side by side; then queries with about as many lines at once.
+    order = np.argsort(queries[lines], kind="stable")
     asked = np.flatnonzero(times > 1)
     count = times[asked]
     start = np.cumsum(count) - count
@@ -163,23 +126,26 @@ def _merge_lines(
         members = np.flatnonzero((count > size // 2) & (count <= size))
         if not len(members):
             continue
-        at = start[members, None] + np.arange(size)
         there = np.arange(size) < count[members, None]
-        chosen = lines[np.where(there, at, 0)]
-        distances, tie, place = (values[chosen] for values in flat)
-        distances[~there], place[~there] = np.inf, -1
-        shape = (len(members), -1)
-        best = _nearest(distances.reshape(shape), tie.reshape(shape), place.reshape(shape), k, same=same, copies=copies)
-        width = best[0].shape[1]
-        for values, new in zip(out, (best[0], best[2]), strict=True):
-            values[asked[members], :width] = new
+        chosen = order[np.where(there, start[members, None] + np.arange(size), 0)]
+        found = distances[lines[chosen]], hashes[chosen], place[lines[chosen]]
+        found[0][~there], found[2][~there] = np.inf, -1
+        flat = [values.reshape(len(members), -1) for values in found]
+        near, _, where = _nearest(flat[0], flat[1], flat[2], k, same=same, copies=copies)
+        out[0][asked[members], : near.shape[1]], out[1][asked[members], : near.shape[1]] = near, where
+    return out
 
 
-def _wide(values: np.ndarray, width: int) -> np.ndarray:
-    if values.shape[1] == width:
-        return values
-    out = np.full((len(values), width), np.inf if values.dtype.kind == "f" else -1, values.dtype)
-    out[:, : values.shape[1]] = values
+def stack_lines(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Lines of several blocks [m, w] below each other, padded to the widest with +inf or -1."""
+    width = max((part.shape[1] for part in parts), default=0)
+    if all(part.shape[1] == width for part in parts):
+        return np.concatenate(parts)
+    out = np.full((sum(map(len, parts)), width), np.inf if parts[0].dtype.kind == "f" else -1, parts[0].dtype)
+    first = 0
+    for part in parts:
+        out[first : first + len(part), : part.shape[1]] = part
+        first += len(part)
     return out
 
 

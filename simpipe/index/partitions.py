@@ -23,7 +23,7 @@ from simpipe.index.setting import ALL, SearchSetting
 from simpipe.index.stored import SCALE_FILE, VECTORS_FILE, Vectors, decoded, encode, map_vectors, measure
 
 BACKEND_JSON = "backend.json"
-_SAME_BYTES = 8 << 20
+_BLOCK = 1 << 14
 _MARGIN = 4
 
 
@@ -70,21 +70,20 @@ def _write(folder: Path, rows: Rows, vectors: tuple[np.ndarray, np.ndarray | Non
 
 
 def _only_copy(folder: Path) -> str:
-    """Where the vectors lie: ScaNN writes a file of its own for reordering; if it has the same bytes, ours goes."""
-    ours = folder / VECTORS_FILE
+    """Where the vectors lie: ScaNN writes a file of its own for reordering; if it holds the same bytes, ours goes."""
     for path in sorted(folder.glob("*/*.npy")):
-        if path.stat().st_size == ours.stat().st_size and _same_bytes(path, ours):
-            ours.unlink()
+        if path.stat().st_size != (folder / VECTORS_FILE).stat().st_size:  # before mapping: an empty file cannot be
+            continue
+        theirs, ours = (np.load(each, mmap_mode="r", allow_pickle=False) for each in (path, folder / VECTORS_FILE))
+        if theirs.dtype == ours.dtype and theirs.shape == ours.shape and _same(theirs, ours):
+            (folder / VECTORS_FILE).unlink()
             return path.relative_to(folder).as_posix()
     return VECTORS_FILE
 
 
-def _same_bytes(one: Path, other: Path) -> bool:
-    with open(one, "rb") as a, open(other, "rb") as b:
-        while block := a.read(_SAME_BYTES):
-            if block != b.read(_SAME_BYTES):
-                return False
-    return True
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    blocks = (slice(first, first + _BLOCK) for first in range(0, len(one), _BLOCK))
+    return all(np.ascontiguousarray(one[block]).tobytes() == other[block].tobytes() for block in blocks)
 
 
 def partition_record(folder: Path) -> dict[str, Any]:
@@ -174,10 +173,10 @@ class Partition:
         backend = load_backend(folder, kind, vectors, distance=distance, params=params, storage=storage)  # type: ignore[arg-type]
         return cls(rows, vectors, backend, distance, number)
 
-    def find(
+    def candidates(
         self, queries: np.ndarray, k: int, *, exact: bool = False, setting: SearchSetting = ALL, threads: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest rows of this partition, equal distances by the hash of the id.
+        """The nearest rows of this partition and a few more, with exact distances, in no order.
 
         Args:
           queries: float32[n, dim], prepared.
@@ -187,7 +186,7 @@ class Partition:
           threads: that the backend may use.
 
         Returns:
-          distances float32[n, k'] and rows int64[n, k'], k' = min(k, rows); +inf and -1 where the backend found fewer.
+          distances float32[n, w] and rows int64[n, w], w at least min(k, rows); rows -1 where the backend found fewer.
         """
         count = len(self.rows)
         k = min(k, count)
@@ -205,11 +204,16 @@ class Partition:
                 if short.any():
                     rows = stack_rows(rows, np.flatnonzero(short), self._exact.search(queries[short], k, threads=threads))
         safe = rows if rows.min(initial=0) >= 0 else np.maximum(rows, 0)
-        return nearest_rows(measure(queries, self.vectors, safe, self.distance), rows, k)
+        distances = measure(queries, self.vectors, safe, self.distance)
+        # An exact scan gives all that tie.
+        return nearest_rows(distances, rows, k) if rows.shape[1] > 2 * k + _MARGIN else (distances, rows)
 
     def search(self, queries: np.ndarray, k: int, *, exact: bool = False, setting: SearchSetting = ALL) -> TopK:
-        """`find` with hashes and places, to be merged with those of other partitions."""
-        distances, rows = self.find(queries, k, exact=exact, setting=setting)
+        """The k nearest, equal distances by the hash of the id, to be merged with those of other partitions.
+
+        See `candidates`; k columns, fewer where the partition is smaller.
+        """
+        distances, rows = nearest_rows(*self.candidates(queries, k, exact=exact, setting=setting), k)
         return TopK(distances, self.tie_of(rows), place_of(self.number, rows))
 
     def tie_of(self, rows: np.ndarray) -> np.ndarray:

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simpipe.embeddings import iterate_blocks
-from simpipe.index.merge import Found, TopK, merge_found, without_self
+from simpipe.index.merge import TopK, merge_lines, stack_lines, without_self
 from simpipe.index.partitions import Partition
-from simpipe.index.rows import ROW_MASK, Rows, names_of, place_of, same_ids
+from simpipe.index.rows import ROW_MASK, Rows, names_of, place_of, same_ids, ties_of
 from simpipe.index.searcher import Searcher, open_release
 from simpipe.index.setting import SearchSetting
 from simpipe.types import Neighbors
@@ -121,14 +121,24 @@ def merge_partials(spec: QuerySpec, key: tuple[int, int], partials: Iterable[Par
 
 def _merged(parts: list[tuple[np.ndarray, Candidates]], ids: np.ndarray, k: int) -> Neighbors:
     tables: dict[int, Rows] = {}
-    found: list[Found] = []
-    for number, (rows, part) in enumerate(parts):
+    places: list[np.ndarray] = []
+    for number, (_, part) in enumerate(parts):
         flat = np.arange(part.distances.size).reshape(part.distances.shape)
-        place = place_of(number, np.where(np.isfinite(part.distances), flat, -1))
+        places.append(place_of(number, np.where(np.isfinite(part.distances), flat, -1)))
         tables[number] = Rows(part.ids, part.labels, part.tie.ravel())
-        found.append(Found(rows, part.distances, place, functools.partial(np.take, part.tie, axis=0)))
     width = min(k + 1, sum(part.distances.shape[1] for _, part in parts))
-    distances, place = merge_found(found, len(ids), width, same=functools.partial(same_ids, tables))
+    if not width:
+        return Neighbors(*(np.empty((len(ids), 0), kind) for kind in (object, object, np.float32)))
+    place = stack_lines(places)
+    distances, place = merge_lines(
+        np.concatenate([rows for rows, _ in parts]),
+        stack_lines([part.distances for _, part in parts]),
+        place,
+        len(ids),
+        width,
+        tie=lambda lines, place=place: ties_of(tables, place[lines]),
+        same=functools.partial(same_ids, tables),
+    )
     return without_self(Neighbors(*names_of(tables, place), distances), ids, k)
 
 

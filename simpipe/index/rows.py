@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,28 +134,47 @@ def names_of(tables: Mapping[int, Rows], place: np.ndarray) -> tuple[np.ndarray,
         rows = flat & ROW_MASK
         return table.take_ids(rows).reshape(place.shape), table.take_labels(rows).reshape(place.shape)
     order = np.argsort(flat)
+    order = order[np.searchsorted(flat[order], 0) :]
     there = flat[order]
+    spans = list(_spans(tables, there))
+    ids, labels = np.empty(len(flat), object), np.empty(len(flat), object)
+    if spans:
+        # One conversion to Python objects for all partitions.
+        found = pa.concat_arrays([table.ids.take(pa.array(there[span] & ROW_MASK)) for table, span in spans])
+        ids[order] = found.to_numpy(zero_copy_only=False)
+        labels[order] = np.concatenate([table.take_labels(there[span] & ROW_MASK) for table, span in spans])
+    return ids.reshape(place.shape), labels.reshape(place.shape)
+
+
+def ties_of(tables: Mapping[int, Rows], place: np.ndarray) -> np.ndarray:
+    """Hashes of the ids at places int64[...]: uint64[...], 0 at -1."""
+    flat = place.ravel()
+    order = np.argsort(flat, kind="stable")
+    order = order[np.searchsorted(flat[order], 0) :]
+    there, out = flat[order], np.zeros(len(flat), np.uint64)
+    for table, span in _spans(tables, there):
+        out[order[span]] = table.tie[there[span] & ROW_MASK]
+    return out.reshape(place.shape)
+
+
+def _spans(tables: Mapping[int, Rows], there: np.ndarray) -> Iterator[tuple[Rows, slice]]:
+    """Each table, and where its places are among ascending ones."""
     numbers = sorted(tables)
     bounds = np.searchsorted(there, np.append(np.array(numbers, np.int64), np.int64(1 << 30)) << ROW_BITS).tolist()
-    ids, labels = np.empty(len(flat), object), np.empty(len(flat), object)
     for number, first, last in zip(numbers, bounds, bounds[1:], strict=False):
         if last > first:
-            rows, places = there[first:last] & ROW_MASK, order[first:last]
-            ids[places], labels[places] = tables[number].take_ids(rows), tables[number].take_labels(rows)
-    return ids.reshape(place.shape), labels.reshape(place.shape)
+            yield tables[number], slice(first, last)
 
 
 def same_ids(tables: Mapping[int, Rows], one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """bool[m]: whether two places hold the same id."""
-    ids = [_ids_at(tables, places) for places in (one, other)]
-    return pc.equal(*ids).to_numpy(zero_copy_only=False)
+    return pc.equal(_ids_at(tables, one), _ids_at(tables, other)).to_numpy(zero_copy_only=False)
 
 
-def _ids_at(tables: Mapping[int, Rows], places: np.ndarray) -> pa.Array:
-    order = np.argsort(places, kind="stable")
-    numbers = places[order] >> ROW_BITS
-    parts, back = [], np.empty(len(order), np.int64)
-    for number in np.unique(numbers).tolist():
-        parts.append(tables[number].ids.take(pa.array(places[order[numbers == number]] & ROW_MASK)))
+def _ids_at(tables: Mapping[int, Rows], place: np.ndarray) -> pa.Array:
+    order = np.argsort(place, kind="stable")
+    there = place[order]
+    found = pa.concat_arrays([table.ids.take(pa.array(there[span] & ROW_MASK)) for table, span in _spans(tables, there)])
+    back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))
-    return pa.concat_arrays(parts).take(pa.array(back))
+    return found.take(pa.array(back))

@@ -18,6 +18,7 @@ from simpipe import files
 from simpipe.beam.io import SHOWN_REJECTS, Outcome, WriteSummary, write_rejects
 from simpipe.build import BuildPlan, build_one_partition, build_one_store_file
 from simpipe.build_start import start_build
+from simpipe.index.blas import blas_threads
 from simpipe.index.route import count_values, no_sample, route_file, route_query_ids, sample_file
 from simpipe.index.router import ROUTER_FILE, Router
 from simpipe.types import Counts, Reject
@@ -65,7 +66,8 @@ def _fit(sample: _Sample, plan: BuildPlan) -> int:
     """Fits and saves the router; returns its number of partitions, which routing waits for."""
     none = no_sample(plan.route.dim)
     items, queries = (pa.concat_tables([none, *tables]) for tables in (sample.items, sample.queries))
-    partitions = start_build(plan, items, queries, sample.values)
+    with blas_threads(1):
+        partitions = start_build(plan, items, queries, sample.values)
     Metrics.counter("simpipe", "router-sample").inc(len(items))
     return partitions
 
@@ -73,7 +75,9 @@ def _fit(sample: _Sample, plan: BuildPlan) -> int:
 def _route(number: int, partitions: int, plan: BuildPlan) -> Outcome:
     router = Router.load(Path(plan.folder) / ROUTER_FILE)
     spec = plan.route_into(partitions)
-    counts, copies, rejects = route_file(plan.source(number), router, spec, work=Path(plan.work), number=number)
+    # A worker is one processor: more threads for products this small spend more than they save.
+    with blas_threads(1):
+        counts, copies, rejects = route_file(plan.source(number), router, spec, work=Path(plan.work), number=number)
     name = f"route-{number:05d}"
     write_rejects(Path(plan.folder), name, rejects)
     _count(counts)
@@ -97,7 +101,8 @@ def _query_ids(number: int, plan: BuildPlan) -> int:
 
 def _partition(number: int, routed: list[Outcome], partitions: int, plan: BuildPlan) -> Outcome:
     started = time.monotonic()
-    record = build_one_partition(plan, number, partitions=partitions)
+    with blas_threads(1):
+        record = build_one_partition(plan, number, partitions=partitions)
     Metrics.distribution("simpipe", "build-msec").update(int(1000 * (time.monotonic() - started)))
     Metrics.counter("simpipe", "out-items").inc(record["rows"])
     Metrics.counter("simpipe", "out-bytes").inc(record["bytes"])

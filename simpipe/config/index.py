@@ -139,7 +139,7 @@ class ProfileConfig(Model):
     Held-out queries where the data set has enough of them, else items, each of which does not find itself.
     """
 
-    queries: Annotated[int, Field(ge=0, description="0: no profile")] = 2000
+    queries: Annotated[int, Field(ge=0, description="0: no profile")] = 1000
     k: Positive = 10
     targets: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.90, 0.95, 0.98, 0.99)
 

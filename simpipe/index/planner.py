@@ -140,8 +140,8 @@ def _routers(config: AutoRouter, partitions: int) -> list[FittedRouter]:
     common = {"partitions": partitions, "sample": config.sample, "balance": config.balance}
     return [
         PackedRouter(kind="packed", **common),
-        PackedRouter(kind="packed", spill="soar", spill_factor=1.2, **common),
-        KMeansRouter(kind="kmeans", spill="soar", spill_factor=1.3, **common),
+        PackedRouter(kind="packed", spill="nearest", spill_factor=1.2, **common),
+        KMeansRouter(kind="kmeans", spill="nearest", spill_factor=1.3, **common),
     ]
 
 

@@ -110,7 +110,7 @@ def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, numbe
             rows += block.first_row
             ids = table.column("id")
             values = None if spec.column is None else routing_values(table, spec.column, path.name)
-            partition = router.assign(ids, vectors, values)
+            partition, (again, where) = router.route(ids, vectors, values)
             route = pa.table({"id": ids, "label": table.column("label"), "embedding": vectors_column(vectors)})
             store = _store_rows(table, partition, rows, spec.metadata, number)
             if not writers:
@@ -118,7 +118,6 @@ def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, numbe
                     GroupedWriter(route_path, route.schema, spec.partitions),
                     GroupedWriter(store_path, store.schema, spec.store_files),
                 ]
-            again, where = router.replicas(vectors, partition)
             copies, written = copies + len(again), written + len(rows)
             if len(again):
                 # One table, so that the block stays one group of record batches.

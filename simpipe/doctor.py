@@ -19,8 +19,8 @@ _LIBRARIES = {
     "beam": ("apache-beam",),
 }
 _OPTIONAL = {"faiss": "pip install 'simpipe[faiss]'"}
-# See docs/backends.md for what it brings.
-NMSLIB_CURE = "pip install --force-reinstall --no-deps --no-cache-dir --no-binary nmslib nmslib==2.1.2"
+# See docs/backends.md for what it brings, and why CFLAGS must not be set.
+NMSLIB_CURE = "env -u CFLAGS pip install --force-reinstall --no-deps --no-cache-dir --no-binary nmslib nmslib==2.1.2"
 _TIMEOUT = 60
 _WARNING = re.compile(r"not compiled to use:\s*([A-Z0-9. ]+)")
 

@@ -96,9 +96,10 @@ class Derived:
 def derived(config: ScannBackend, n: int, *, spilled: bool) -> Derived:
     """Parameters for n items where the configuration leaves them open.
 
-    About 50 items a leaf in 62,500 and 100 in a million (each leaf's centre costs a query too), 25 of them to train on; a third of the leaves searched (half without SOAR spill) and 300 items
-    reordered: recall@10 of 0.99 and more on hard clustered unit vectors. ScaNN merges leaves that hold fewer training
-    items than `min_partition_size`, whose default (50) with a small sample would leave a fraction of the leaves.
+    About 50 items a leaf in 62,500 and 100 in a million (each leaf's centre costs a query too), 25 of them to train on; a
+    third of the leaves searched (half without SOAR spill) and 300 items reordered: recall@10 of 0.99 and more on hard clustered
+    unit vectors. ScaNN merges leaves that hold fewer training items than `min_partition_size`, whose default (50) with a small
+    sample would leave a fraction of the leaves.
     """
     leaves = config.leaves or max(_LEAST_LEAVES, round(n / max(_LEAST_LEAF, _LEAF * (n / _AT) ** 0.25)))
     leaves = max(1, min(leaves, n // 8))

@@ -65,12 +65,13 @@ def bare(folder: Path) -> dict[str, Any]:
     """Builds ScaNN over each partition of a release, and nothing else: no routing, no profile, no store."""
     from simpipe.config.index import ScannBackend
     from simpipe.index.backend import build_backend
-    from simpipe.manifest import Manifest
+    from simpipe.index.searcher import open_release
 
-    manifest = Manifest.load(folder)
+    searcher = open_release(folder)
+    manifest = searcher.manifest
     config, taken, saved, scanned = ScannBackend(**manifest.backend), [], 0.0, 0
     for about in manifest.partitions:
-        vectors = np.load(folder / f"partitions/{about.partition:05d}/vectors.npy").astype(np.float32)
+        vectors = np.array(searcher.partition(about.partition).vectors, np.float32)
         with _library_timed() as calls, tempfile.TemporaryDirectory() as scratch:
             index = build_backend(vectors, config, distance=manifest.distance)
             began = time.process_time()

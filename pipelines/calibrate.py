@@ -21,6 +21,7 @@ from simpipe.cutpoints import CUTPOINTS_JSON, THRESHOLDS, calibration_record, wr
 from simpipe.embeddings import EmbeddingsInfo
 from simpipe.errors import ContractError, IncompatibleError, SimpipeError
 from simpipe.index.query import QuerySpec
+from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest
 from simpipe.progress import watching
 
@@ -104,7 +105,9 @@ def query_spec(config: Config, release: Path, manifest: Manifest, embeddings: Pa
         path = files.inside(embeddings, file.path)
         files.verify(path, files.FileEntry(file.path, file.size, file.sha256))
         paths.append(str(path))
-    return QuerySpec(str(release), tuple(paths), k, exact, config.search.block, config.search.probes)
+    # As `lookup` will ask: the configuration may have changed since the build.
+    setting = Searcher(release, manifest).setting_of(config.search.model_dump())
+    return QuerySpec(str(release), tuple(paths), k, exact, config.search.block, setting=setting)
 
 
 def run_queries(

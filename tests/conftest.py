@@ -47,6 +47,7 @@ def vectors_config(tmp_path_factory: pytest.TempPathFactory):
             "root": str(root),
             "source": source,
             "build": {"router": {"kind": "kmeans", "partitions": 11}, "backend": {"kind": "exact"}, "store_files": 3},
+            "search": {"target_recall": None},  # all partitions: answers are exact
             "report": {"projection_items": 60},
         }
         return parse_config({**raw, **changes})

@@ -95,6 +95,7 @@ def test_a_query_gets_k_items_and_none_twice_at_few_probes(tmp_path):
     members = make_release(tmp_path, vectors, router)
     searcher = simpipe.open_release(tmp_path)
     queries = clustered(300, seed=5)[0]
+    assert np.isfinite(searcher.lookup(queries, 1500, probes=1).distances).all(), "k come back if there are k"
     for probes in (1, 2, 3):
         found = searcher.lookup(queries, 10, probes=probes)
         asked = router.ask(queries, SearchSetting(probes=probes))
@@ -320,9 +321,10 @@ def test_several_processes_may_fill_one_cache(bucket, tmp_path):
     )
     np.save(tmp_path / "q.npy", vectors[:5])
     command = [sys.executable, "-c", code, str(tmp_path / "shared"), str(tmp_path / "q.npy")]
-    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [run.communicate()[0].strip() for run in runs]
-    assert said == [str(simpipe.open_release(root).lookup(vectors[:5], 4).ids.tolist())] * 2
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [(text.strip(), run.returncode, errors) for run in runs for text, errors in [run.communicate()]]
+    assert [(code, errors) for _, code, errors in said if code] == []
+    assert [text for text, _, _ in said] == [str(simpipe.open_release(root).lookup(vectors[:5], 4).ids.tolist())] * 2
     assert not list((tmp_path / "shared").rglob(".tmp-*"))
 
 

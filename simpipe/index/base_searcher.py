@@ -177,17 +177,34 @@ class BaseSearcher(ABC):
     def _fan_out(
         self, queries: np.ndarray, k: int, setting: SearchSetting, exact: bool, where: str | Sequence[str | None] | None
     ) -> Answered:
-        asked = self.router.ask(queries, ALL if exact else setting, [where] * len(queries) if isinstance(where, str) else where)
         return fan_out(
             queries,
             k,
-            asked & (np.array(self.partition_rows) > 0),
+            self.ask(queries, k, ALL if exact else setting, where),
             self.partition,
             setting=setting,
             exact=exact,
             copies=sum(self.partition_rows) > self.items,
             ready=self.is_loaded,
         )
+
+    def ask(
+        self, queries: np.ndarray, k: int, setting: SearchSetting, where: str | Sequence[str | None] | None = None
+    ) -> np.ndarray:
+        """The partitions that each query asks: bool[n, partitions]; empty ones never.
+
+        Where those of the setting may hold fewer than k items, all are asked, so that k come back if there are k.
+
+        Args:
+          queries: float32[n, dim], prepared.
+        """
+        rows = np.array(self.partition_rows)
+        asked = self.router.ask(queries, setting, [where] * len(queries) if isinstance(where, str) else where)
+        if where is None:
+            # Copies of an item in two partitions count once.
+            needed = k if rows.sum() == self.items else 2 * k
+            asked = asked | (asked @ rows < needed)[:, None]
+        return asked & (rows > 0)
 
     def is_loaded(self, number: int) -> bool:
         """Whether a partition answers without being loaded first."""

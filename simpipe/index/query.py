@@ -99,7 +99,7 @@ def search_partition(searcher: Searcher, spec: QuerySpec, number: int) -> Iterat
     for file, path in enumerate(spec.files):
         for block in iterate_blocks(Path(path), spec.block):
             queries = searcher.check_queries(block.vectors)
-            rows = np.flatnonzero(searcher.router.ask(queries, setting)[:, number])
+            rows = np.flatnonzero(searcher.ask(queries, wanted, setting)[:, number])
             if not len(rows) and not spec.exact:
                 continue
             part = searcher.partition(number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,8 @@ _STEPS = (
 )
 _LEAST_SEARCHED, _LEAST_SHARE = 4, 0.005
 
+_IMPORT = threading.Lock()
+
 
 def _library() -> Any:
     """ScaNN's pybind interface.
@@ -64,17 +67,18 @@ def _library() -> Any:
     `import scann` imports TensorFlow where it is installed, only for ops that we don't use; without it a process that
     searches starts in a fraction of the time and memory.
     """
-    if "scann" in sys.modules:
-        return sys.modules["scann"].scann_ops_pybind
-    absent = "tensorflow" not in sys.modules
-    if absent:
-        sys.modules["tensorflow"] = None  # type: ignore[assignment]
-    try:
-        with quiet_stderr():
-            return importlib.import_module("scann").scann_ops_pybind
-    finally:
+    with _IMPORT:  # partitions load side by side: none may see it half imported
+        if "scann" in sys.modules:
+            return sys.modules["scann"].scann_ops_pybind
+        absent = "tensorflow" not in sys.modules
         if absent:
-            del sys.modules["tensorflow"]
+            sys.modules["tensorflow"] = None  # type: ignore[assignment]
+        try:
+            with quiet_stderr():
+                return importlib.import_module("scann").scann_ops_pybind
+        finally:
+            if absent:
+                del sys.modules["tensorflow"]
 
 
 @dataclass(frozen=True)

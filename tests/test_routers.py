@@ -15,6 +15,7 @@ from simpipe.config.index import ColumnRouter, HashRouter, KMeansRouter, PackedR
 from simpipe.errors import ConfigError, ContractError, QueryError
 from simpipe.ids import bucket_of
 from simpipe.index.distance import prepare
+from simpipe.index.packing import _smallest
 from simpipe.index.router import Router, fit_column_router, fit_router
 from simpipe.index.setting import ALL, SearchSetting
 
@@ -286,3 +287,9 @@ def test_column_router_refuses_what_it_cannot_route():
     with pytest.raises(QueryError, match="hash"):
         Router(3).ask(one, where=["a"])
     assert fit_column_router({}, COLUMN, cap=10).partitions == 1
+
+
+@pytest.mark.parametrize("columns", [8, 100, 256, 1000, 4099])
+def test_the_smallest_of_wide_lines_are_those_of_a_sort(columns):
+    found = np.random.default_rng(columns).normal(size=(40, columns)).astype(np.float32)
+    assert np.array_equal(_smallest(found, 8), np.argsort(found, axis=1)[:, :8])

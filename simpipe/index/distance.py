@@ -54,7 +54,10 @@ def prepare(vectors: np.ndarray, distance: str) -> np.ndarray:
         return vectors
     norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
     # Vectors of unit norm stay as they are, bit for bit, however often they pass here.
-    scale = np.where(np.abs(norms - 1.0) < 1e-6, 1.0, norms)
+    unit = np.abs(norms - 1.0) < 1e-6
+    if unit.all():
+        return vectors
+    scale = np.where(unit, 1.0, norms)
     return (vectors / scale[:, None]).astype(np.float32)
 
 

@@ -63,8 +63,9 @@ def draw(points: dict[str, dict[str, list[dict[str, Any]]]], out: Path) -> None:
         1, len(points), figsize=(5.2 * len(points) + 0.6, 4.6), squeeze=False, layout="constrained", sharey=False
     )
     shown: dict[str, Any] = {}
+    named = [engine for engines in points.values() for engine, lines in engines.items() if lines[0]["kind"] == "simpipe"]
+    ours = list(dict.fromkeys(named))
     for panel, (name, engines) in zip(panels[0], points.items(), strict=True):
-        ours = [engine for engine, lines in engines.items() if lines[0]["kind"] == "simpipe"]
         for engine, lines in engines.items():
             line = best(lines)
             recall, us = [-(1 - each["recall"]) for each in line], [each["us"] for each in line]

@@ -31,7 +31,7 @@ from simpipe.ids import holdout
 SEED = 42
 _VARIANT = re.compile(
     r"(?P<router>auto|hash|kmeans|packed)(\+(?P<spill>nearest|soar)(?P<factor>[\d.]+)?)?(-(?P<partitions>\d+))?"
-    r"(@(?P<backend>scann|nmslib|exact|faiss))?(:(?P<storage>float32|float16|int8))?"
+    r"(@(?P<backend>scann-hash|scann|nmslib|exact|faiss))?(:(?P<storage>float32|float16|int8))?"
 )
 
 
@@ -227,7 +227,9 @@ def build_of(variant: str) -> dict[str, Any]:
         router["spill"] = match["spill"]
     if match["factor"]:
         router["spill_factor"] = float(match["factor"])
-    return {"router": router, "backend": {"kind": match["backend"] or "scann"}, "storage": match["storage"] or "float32"}
+    name = match["backend"] or "scann"
+    backend = {"kind": "scann", "scoring": "hash"} if name == "scann-hash" else {"kind": name}
+    return {"router": router, "backend": backend, "storage": match["storage"] or "float32"}
 
 
 def _digest(array: np.ndarray) -> str:

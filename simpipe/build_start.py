@@ -83,5 +83,6 @@ def _probe(plan: BuildPlan, router: Router, sample: pa.Table, queries: pa.Table)
     started = time.thread_time()
     nearness = router.nearness(vectors)
     routing = (time.thread_time() - started) / count
-    settings = tuple(ladder(plan.backend, -(-plan.items // router.partitions), plan.profile.k))
-    return Probe(vectors, own, nearness, reach, settings, plan.profile.k, routing, "queries" if held_out else "items")
+    rows, spec = -(-plan.items // router.partitions), plan.route
+    settings = ladder(plan.backend, rows, plan.profile.k, dim=spec.dim, distance=spec.distance, storage=plan.storage)
+    return Probe(vectors, own, nearness, reach, tuple(settings), plan.profile.k, routing, "queries" if held_out else "items")

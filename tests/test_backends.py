@@ -28,6 +28,7 @@ BACKENDS = {
     "exact": ExactBackend(kind="exact"),
     "nmslib": NmslibBackend(kind="nmslib", exact_below=1),
     "scann": ScannBackend(kind="scann", exact_below=16),
+    "hashed": ScannBackend(kind="scann", exact_below=16, scoring="hash"),
     **({"hnsw": FaissBackend(kind="faiss", exact_below=1)} if faiss else {}),
     **({"ivf": FaissBackend(kind="faiss", index="ivf", exact_below=1)} if faiss else {}),
 }
@@ -35,6 +36,7 @@ KNOWN = {
     "exact": DISTANCES,
     "nmslib": DISTANCES,
     "scann": ("cosine", "inner_product", "euclidean", "squared_euclidean"),
+    "hashed": ("cosine", "inner_product", "euclidean", "squared_euclidean"),
     "hnsw": ("cosine", "inner_product", "euclidean", "squared_euclidean"),
     "ivf": ("cosine", "inner_product", "euclidean", "squared_euclidean"),
 }
@@ -93,7 +95,7 @@ def test_dearer_settings_find_more(name):
     vectors, queries = prepare(clustered(5000, clusters=200)[0], "cosine"), prepare(clustered(80, seed=3)[0], "cosine")
     backend = build_backend(vectors, BACKENDS[name], distance="cosine")
     steps = backend.ladder(10)
-    assert steps == ladder(BACKENDS[name], len(vectors), 10)
+    assert steps == ladder(BACKENDS[name], len(vectors), 10, dim=vectors.shape[1], distance="cosine")
     found = [recall(backend.search(queries, 14, settings=step), queries, vectors, "cosine") for step in steps]
     assert found[-1] >= 0.99
     if name != "exact":
@@ -190,7 +192,7 @@ def test_scann_with_rounded_vectors(tmp_path, storage):
     assert recall(rows, queries, vectors, "cosine") >= 0.985
     plain = tmp_path / "plain"
     plain.mkdir()
-    build_backend(vectors, BACKENDS["scann"], distance="cosine").save(plain)
+    build_backend(vectors, BACKENDS["hashed"], distance="cosine").save(plain)
     size = [sum(file.stat().st_size for file in folder.rglob("*")) for folder in (tmp_path / "b", plain)]
     assert size[0] < 0.8 * size[1]
 

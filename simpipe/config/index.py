@@ -103,12 +103,15 @@ class NmslibBackend(Model):
 
 
 class ScannBackend(Model):
-    """Tree with SOAR spill, asymmetric hashing and reordering by ScaNN; an exact scan below `exact_below` items.
+    """ScaNN's tree, whose leaves are scored exactly or by asymmetric hashing and reordering; all rows below `exact_below` items.
 
-    What is null is derived from the number of items and the dim.
+    What is null is derived from the number of items and the dim: `scoring` is `hash` above dim 256, and hashing goes with
+    `soar`, which puts each item into a second leaf.
     """
 
     kind: Literal["scann"]
+    scoring: Literal["exact", "hash"] | None = None
+    soar: bool | None = None
     leaves: Positive | None = None
     leaves_to_search: Positive | None = None
     reorder: Positive | None = None

@@ -141,8 +141,8 @@ def load_backend(
     raise ContractError(f"{folder}: unknown backend {kind!r}", "open the release with the simpipe version that built it")
 
 
-def ladder(config: BackendConfig, n: int, k: int) -> Ladder:
-    """The ladder of a backend over n items, without building one; see `Backend.ladder`."""
+def ladder(config: BackendConfig, n: int, k: int, *, dim: int, distance: str, storage: Storage = "float32") -> Ladder:
+    """The ladder of a backend over n items of some dim, without building one; see `Backend.ladder`."""
     if config.kind == "exact" or n < config.exact_below:
         return ({},)
     if config.kind == "nmslib":
@@ -152,7 +152,7 @@ def ladder(config: BackendConfig, n: int, k: int) -> Ladder:
     if config.kind == "scann":
         from simpipe.index import scann_backend
 
-        return scann_backend.ladder(config, n, k)
+        return scann_backend.ladder(config, n, k, dim=dim, distance=distance, storage=storage)
     from simpipe.index import faiss_backend
 
     return faiss_backend.ladder(config, n, k)

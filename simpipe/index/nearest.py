@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from simpipe.index.blas import blas_threads
+
 _BLOCK = 512
 _SCRATCH = threading.local()
 
@@ -74,10 +76,11 @@ class Nearest:
     def nearness(self, vectors: np.ndarray) -> np.ndarray:
         """Each owner's least squared distance (with offsets) minus that of the nearest of all: float32[n, owners]."""
         out = np.empty((len(vectors), self.owners), np.float32)
-        for rows, _, found in self.blocks(vectors):
-            least = out[rows]
-            least[:] = found if self._single else np.minimum.reduceat(found, self._first, axis=1)
-            least -= least.min(axis=1, keepdims=True)
+        with blas_threads(1):  # threads that wait for the next product of a block spin, and cost more than they bring
+            for rows, _, found in self.blocks(vectors):
+                least = out[rows]
+                least[:] = found if self._single else np.minimum.reduceat(found, self._first, axis=1)
+                least -= least.min(axis=1, keepdims=True)
         return out
 
     def spilled(

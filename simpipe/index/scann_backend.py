@@ -1,4 +1,4 @@
-"""ScaNN: a tree, asymmetric hashing with SOAR spill, and exact reordering."""
+"""ScaNN: a tree whose leaves are scored exactly, or by asymmetric hashing with SOAR spill and exact reordering."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ _MEASURES = {
 }
 _REORDERED = {"float32": "FLOAT32", "float16": "BFLOAT16", "int8": "INT8"}
 _FOLDER = "scann"
-_LEAF, _LEAST_LEAF, _AT = 50, 40, 62_500  # items a leaf at so many items; more of them with the fourth root
+_HASHED_DIM = 256  # above it scoring leaves by hashes is cheaper than exactly
+_AT = 62_500
+_HASHED_LEAF, _SCANNED_LEAF, _LEAST_LEAF = 50, 200, 40  # items a leaf at so many items
 _LEAST_LEAVES = 8
 _FEWEST = 16  # vectors that a tree needs
 _DISTINCT = 0.98  # share of distinct vectors below which each is indexed once: many copies fill what is reordered
@@ -37,7 +39,8 @@ _SMALLEST_A_LEAF = 8
 _TREE_ROUNDS = 6
 _HASH_SAMPLE = 10_000
 _HASH_ROUNDS = 6
-# The ladder: (how far from the fewest leaves to all of them, on a logarithmic scale; items reordered for each of k).
+_SCANNED_STEPS = 18
+# The ladder of hashed leaves: how far from the fewest to all of them (logarithmic), items reordered for each of k.
 _STEPS = (
     (0.0, 2.0),
     (0.12, 2.0),
@@ -88,6 +91,7 @@ class Derived:
     Attributes:
       leaves: of the tree. search: leaves searched, reorder: items reordered, where the search names no setting.
       sample: items the tree is trained on. smallest: fewer of them in a leaf are merged into others.
+      hashed: leaves are scored by hashes, and the best reordered; else exactly. soar: each item is in a second leaf too.
     """
 
     leaves: int
@@ -95,30 +99,41 @@ class Derived:
     reorder: int
     sample: int
     smallest: int
+    hashed: bool
+    soar: bool
 
 
-def derived(config: ScannBackend, n: int, *, spilled: bool) -> Derived:
+def derived(config: ScannBackend, n: int, *, dim: int, distance: str, storage: Storage = "float32") -> Derived:
     """Parameters for n items where the configuration leaves them open.
 
-    About 50 items a leaf in 62,500 and 100 in a million (each leaf's centre costs a query too), 25 of them to train on; a
-    third of the leaves searched (half without SOAR spill) and 300 items reordered: recall@10 of 0.99 and more on hard clustered
-    unit vectors. ScaNN merges leaves that hold fewer training items than `min_partition_size`, whose default (50) with a small
-    sample would leave a fraction of the leaves.
+    Leaves are scored exactly up to dim 256: over 17,000 to 1,000,000 clustered unit vectors of dim 64 and 128 that takes
+    a half to two thirds of the CPU time of hashing with SOAR at equal recall, and a tenth of its build. Then about 200 items
+    a leaf (50 if hashed) in 62,500, more of them with the fourth root, fewer with the square root; 25 of a leaf to train on;
+    a third of the leaves searched: recall@10 of 0.99 and more on hard clustered unit vectors. ScaNN merges leaves that hold
+    fewer training items than `min_partition_size`, whose default (50) with a small sample would leave a fraction of them.
     """
-    leaves = config.leaves or max(_LEAST_LEAVES, round(n / max(_LEAST_LEAF, _LEAF * (n / _AT) ** 0.25)))
+    # Rounded vectors serve reordering only: ScaNN cannot load a tree over bfloat16 leaves that it has written.
+    hashed = config.scoring == "hash" if config.scoring is not None else dim > _HASHED_DIM or storage != "float32"
+    soar = (config.soar if config.soar is not None else hashed) and _dot_product(distance)
+    leaf = (_HASHED_LEAF if hashed else _SCANNED_LEAF) * (n / _AT) ** (0.25 if hashed or n > _AT else 0.5)
+    leaves = config.leaves or max(_LEAST_LEAVES, round(n / max(_LEAST_LEAF, leaf)))
     leaves = max(1, min(leaves, n // 8))
-    search = config.leaves_to_search or max(20, math.ceil(leaves * (0.35 if spilled else 0.5)))
+    soar = soar and leaves > 1
+    search = config.leaves_to_search or max(20, math.ceil(leaves * (0.5 if hashed and not soar else 0.35)))
     sample = min(n, max(_SAMPLE_A_LEAF * leaves, 2000))
     smallest = max(1, min(_SMALLEST_A_LEAF, sample // leaves // 3))
-    return Derived(leaves, min(search, leaves), config.reorder or 300, sample, smallest)
+    return Derived(leaves, min(search, leaves), config.reorder or 300, sample, smallest, hashed, soar)
 
 
-def ladder(config: ScannBackend, n: int, k: int) -> Ladder:
-    """Leaves and items to reorder for a partition of n items, along the front measured on clustered vectors."""
-    leaves = derived(config, n, spilled=True).leaves
-    fewest = min(leaves, max(_LEAST_SEARCHED, leaves * _LEAST_SHARE))
-    steps = [(round(fewest * (leaves / fewest) ** far), math.ceil(k * times)) for far, times in _STEPS]
-    return tuple({"leaves_to_search": search, "reorder": reorder} for search, reorder in dict.fromkeys(steps))
+def ladder(config: ScannBackend, n: int, k: int, *, dim: int, distance: str, storage: Storage = "float32") -> Ladder:
+    """Leaves to search (and items to reorder, where they are hashed) for a partition of n items, from cheap to dear."""
+    how = derived(config, n, dim=dim, distance=distance, storage=storage)
+    if not how.hashed:
+        steps = np.unique(np.geomspace(1, how.leaves, _SCANNED_STEPS).round().astype(int)).tolist()
+        return tuple({"leaves_to_search": count} for count in steps)
+    fewest = min(how.leaves, max(_LEAST_SEARCHED, how.leaves * _LEAST_SHARE))
+    pairs = [(round(fewest * (how.leaves / fewest) ** far), math.ceil(k * times)) for far, times in _STEPS]
+    return tuple({"leaves_to_search": search, "reorder": reorder} for search, reorder in dict.fromkeys(pairs))
 
 
 class ScannIndex:
@@ -140,7 +155,7 @@ class ScannIndex:
         storage: Storage,
     ) -> None:
         self._searcher, self._groups, self._config, self._shape, self._storage = searcher, groups, config, shape, storage
-        self._how = derived(config, shape[0], spilled=_spilled(distance))
+        self._how, self._distance = derived(config, shape[0], dim=shape[1], distance=distance, storage=storage), distance
 
     @classmethod
     def build(cls, vectors: np.ndarray, config: ScannBackend, *, distance: str, storage: Storage = "float32") -> ScannIndex:
@@ -158,9 +173,9 @@ class ScannIndex:
             groups = None  # a few duplicates do no harm
         shape = (len(vectors) if groups is None else len(groups), vectors.shape[1])
         vectors = vectors if groups is None else np.ascontiguousarray(vectors[groups.first])
-        how = derived(config, len(vectors), spilled=_spilled(distance))
+        how = derived(config, len(vectors), dim=shape[1], distance=distance, storage=storage)
         library = _library()
-        soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0} if _spilled(distance) and how.leaves > 1 else {}
+        soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0} if how.soar else {}
         builder = library.builder(vectors, 10, _MEASURES[distance]).tree(
             how.leaves,
             how.search,
@@ -169,15 +184,18 @@ class ScannIndex:
             training_iterations=_TREE_ROUNDS,
             **soar,
         )
-        builder = builder.score_ah(
-            2,
-            anisotropic_quantization_threshold=0.2 if distance == "cosine" else math.nan,
-            training_sample_size=_HASH_SAMPLE,
-            training_iterations=_HASH_ROUNDS,
-        )
-        quantize = library.scann_builder.ReorderType[_REORDERED[storage]]
+        if how.hashed:
+            quantize = library.scann_builder.ReorderType[_REORDERED[storage]]
+            builder = builder.score_ah(
+                2,
+                anisotropic_quantization_threshold=0.2 if distance == "cosine" else math.nan,
+                training_sample_size=_HASH_SAMPLE,
+                training_iterations=_HASH_ROUNDS,
+            ).reorder(how.reorder, quantize=quantize)
+        else:
+            builder = builder.score_brute_force()
         with quiet_stderr():
-            searcher = builder.reorder(how.reorder, quantize=quantize).build()
+            searcher = builder.build()
         return cls(searcher, groups, config, shape, distance=distance, storage=storage)
 
     @classmethod
@@ -207,11 +225,11 @@ class ScannIndex:
 
     def search(self, queries: np.ndarray, k: int, *, settings: Mapping[str, int] = NO_SETTINGS, threads: int = 1) -> np.ndarray:
         queries = check_block(queries, self._shape[1])
-        reorder = max(int(settings.get("reorder", self._how.reorder)), k)
+        reorder = max(int(settings.get("reorder", self._how.reorder)), k) if self._how.hashed else 2 * k
         wanted = k
         # Rounded vectors order the edge wrongly: more rows come back, and the distances computed afterwards decide.
         k = min(k if self._storage == "float32" else max(k, min(reorder, 2 * k)), self._shape[0])
-        asked = (k, max(reorder, k), int(settings.get("leaves_to_search", self._how.search)))
+        asked = (k, max(reorder, k) if self._how.hashed else -1, int(settings.get("leaves_to_search", self._how.search)))
         if not len(queries):
             return np.empty((0, k), np.int64)
         if len(queries) == 1:
@@ -226,7 +244,7 @@ class ScannIndex:
         return rows if self._groups is None else self._groups.expand(rows, max(wanted, k))
 
     def ladder(self, k: int) -> Ladder:
-        return ladder(self._config, self._shape[0], k)
+        return ladder(self._config, self._shape[0], k, dim=self._shape[1], distance=self._distance, storage=self._storage)
 
     def save(self, folder: Path) -> None:
         target = folder / _FOLDER
@@ -237,6 +255,6 @@ class ScannIndex:
             self._groups.save(folder)
 
 
-def _spilled(distance: str) -> bool:
+def _dot_product(distance: str) -> bool:
     """SOAR needs dot products."""
     return _MEASURES.get(distance) == "dot_product"

@@ -73,7 +73,7 @@ def test_distances_by_alias_and_unknown_ones():
     assert Indexer(4, "taxicab").distance == "manhattan"
     for make in (
         lambda: Indexer(4, "snr"),
-        lambda: Indexer(4, search="faiss"),
+        lambda: Indexer(4, search="annoy"),
         lambda: Indexer(4, kv_store="redis"),
         lambda: NMSLibSearch(method="sw-graph"),
     ):
@@ -84,6 +84,7 @@ def test_distances_by_alias_and_unknown_ones():
         "m": 8,
         "ef_construction": 50,
         "ef": 70,
+        "exact_below": 1000,
     }
     assert make_search(LinearSearch()).kind == make_search({"kind": "exact"}).kind == "exact"
 

@@ -206,7 +206,7 @@ def page(data: ReportData) -> str:
 def test_page_is_whole_and_self_contained(page: str) -> None:
     parser = check_page(page)
     sections = [value for tag, name, value in parser.attributes if tag == "section" and name == "id"]
-    assert sections == ["cutpoints", "metrics", "queries", "confusion", "projection", "data", "training", "release"]
+    assert sections == ["cutpoints", "metrics", "search", "queries", "confusion", "projection", "data", "training", "release"]
     assert page.count("<svg") == 5
     assert "nothing from elsewhere" in page
 

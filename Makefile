@@ -19,7 +19,7 @@ lint: $(READY)  ## ruff and pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 lock: $(READY)  ## writes requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --extra gcp --extra tfds --extra dev --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	$(BIN)/uv pip compile pyproject.toml --extra gcp --extra tfds --extra faiss --extra dev --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements.lock
 
 $(READY): requirements.lock pyproject.toml

@@ -154,7 +154,8 @@ class ScannIndex:
         distance: str,
         storage: Storage,
     ) -> None:
-        self._searcher, self._groups, self._config, self._shape, self._storage = searcher, groups, config, shape, storage
+        self._searcher, self._groups, self._config, self._shape = searcher, groups, config, shape
+        self._storage: Storage = storage
         self._how, self._distance = derived(config, shape[0], dim=shape[1], distance=distance, storage=storage), distance
 
     @classmethod

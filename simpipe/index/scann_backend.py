@@ -108,14 +108,15 @@ def derived(config: ScannBackend, n: int, *, dim: int, distance: str, storage: S
 
     Leaves are scored exactly up to dim 256: over 17,000 to 1,000,000 clustered unit vectors of dim 64 and 128 that takes
     a half to two thirds of the CPU time of hashing with SOAR at equal recall, and a tenth of its build. Then about 200 items
-    a leaf (50 if hashed) in 62,500, more of them with the fourth root, fewer with the square root; 25 of a leaf to train on;
-    a third of the leaves searched: recall@10 of 0.99 and more on hard clustered unit vectors. ScaNN merges leaves that hold
+    a leaf (50 if hashed) in 62,500 of dim 64, more of them with the fourth root, fewer with the square root; 25 of a leaf to
+    train on; a third of the leaves searched: recall@10 of 0.99 and more on hard clustered unit vectors. ScaNN merges leaves that hold
     fewer training items than `min_partition_size`, whose default (50) with a small sample would leave a fraction of them.
     """
     # Rounded vectors serve reordering only: ScaNN cannot load a tree over bfloat16 leaves that it has written.
     hashed = config.scoring == "hash" if config.scoring is not None else dim > _HASHED_DIM or storage != "float32"
     soar = (config.soar if config.soar is not None else hashed) and _dot_product(distance)
-    leaf = (_HASHED_LEAF if hashed else _SCANNED_LEAF) * (n / _AT) ** (0.25 if hashed or n > _AT else 0.5)
+    leaf = _HASHED_LEAF if hashed else _SCANNED_LEAF * min(1.5, max(0.5, 64 / dim))  # scanned ones of about equal bytes
+    leaf *= (n / _AT) ** (0.25 if hashed or n > _AT else 0.5)
     leaves = config.leaves or max(_LEAST_LEAVES, round(n / max(_LEAST_LEAF, leaf)))
     leaves = max(1, min(leaves, n // 8))
     soar = soar and leaves > 1

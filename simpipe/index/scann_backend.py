@@ -109,8 +109,8 @@ def derived(config: ScannBackend, n: int, *, dim: int, distance: str, storage: S
     Leaves are scored exactly up to dim 256: over 17,000 to 1,000,000 clustered unit vectors of dim 64 and 128 that takes
     a half to two thirds of the CPU time of hashing with SOAR at equal recall, and a tenth of its build. Then about 200 items
     a leaf (50 if hashed) in 62,500 of dim 64, more of them with the fourth root, fewer with the square root; 25 of a leaf to
-    train on; a third of the leaves searched: recall@10 of 0.99 and more on hard clustered unit vectors. ScaNN merges leaves that hold
-    fewer training items than `min_partition_size`, whose default (50) with a small sample would leave a fraction of them.
+    train on; a third of the leaves searched: recall@10 of 0.99 and more on hard clustered unit vectors. ScaNN merges leaves
+    that hold fewer training items than `min_partition_size`, whose default (50) with a small sample would leave few of them.
     """
     # Rounded vectors serve reordering only: ScaNN cannot load a tree over bfloat16 leaves that it has written.
     hashed = config.scoring == "hash" if config.scoring is not None else dim > _HASHED_DIM or storage != "float32"

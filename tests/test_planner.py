@@ -52,9 +52,9 @@ def test_noise_is_not_split_beyond_need():
     """Without clusters every partition may hold neighbors, so that more of them only cost."""
     planned = plan(prepare(np.random.default_rng(0).normal(size=(6000, 24)).astype(np.float32), "cosine"), items=1_000_000)
     assert planned.router.partitions == 1
-    assert {candidate.partitions for candidate in planned.candidates} == {1, 8}, "where 8 cost more, 64 are not tried"
-    eight = [candidate for candidate in planned.candidates if candidate.partitions == 8]
-    assert min(candidate.probes for candidate in eight) > 3
+    assert {candidate.partitions for candidate in planned.candidates} == {1, 4}, "where 4 cost more, 16 are not tried"
+    four = [candidate for candidate in planned.candidates if candidate.partitions == 4]
+    assert min(candidate.probes for candidate in four) > 2
 
 
 def test_clear_clusters_are_split_and_a_query_asks_one():

@@ -3,7 +3,7 @@
 The number of partitions is the least that fits the memory of a worker and the wanted parallelism; more only where the
 measurement says that queries get cheaper. The cost of a query is estimated as
 
-    routing (centroids x dim multiplications) + probes x search(rows of a partition)
+    routing (centroids x dim multiplications) + probes x search(rows of a partition) + a fixed part a partition
 
 in which `probes` is measured: sampled queries, their exact neighbors within the sample, and the margin that reaches the target.
 """
@@ -26,7 +26,7 @@ _QUERIES = 1000
 _K = 10
 _TARGET = 0.975  # of routing alone, so that router and backend together reach 0.95
 _MIN_ROWS = 8192  # a partition of fewer rows costs a query more in overhead than it saves
-_GROWTH = (1, 8, 64)
+_GROWTH = (1, 4, 16)
 _SPILL_FROM = 1.5  # probes without spill below which copies have nothing to save
 _GAIN = 0.85  # more partitions than needed must be at least so much cheaper: they also cost files, loads and calls
 # Microseconds (one core, dim 64; measured with ScaNN at recall 0.95 on 17,000 to 1,000,000 rows): what asking a partition
@@ -35,6 +35,7 @@ _CALL = 3.0
 _SCALE = 0.006
 _POWER = 0.6
 _ROUTE = 2.4e-5  # a multiply-add of routing
+_ASKED = 0.05  # a partition that exists, asked once for a block of 2,000 queries
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,8 @@ def _measure(router: Router, config: FittedRouter, sampled: Sampled, *, items: i
         centroids = len(router.centroids)
         probes = float((nearness <= np.quantile(least, _TARGET)).sum() / len(nearness))
         factor = config.spill_factor if config.kind != "hash" and config.spill != "none" else 1.0
-    micro = _ROUTE * centroids * sampled.items.shape[1] + probes * cost(items * factor / router.partitions)
+    micro = _ROUTE * centroids * sampled.items.shape[1] + _ASKED * router.partitions
+    micro += probes * cost(items * factor / router.partitions)
     spill = "none" if config.kind == "hash" else config.spill
     return Candidate(config.kind, router.partitions, spill, centroids, round(factor, 3), round(probes, 3), round(micro, 2))
 

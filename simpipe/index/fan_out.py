@@ -18,7 +18,7 @@ from simpipe.index.setting import SearchSetting
 Task = tuple[int, np.ndarray]
 Result = tuple[Rows, np.ndarray, np.ndarray]
 _ALONE = 64  # pairs of query and partition below which threads cost more than they bring
-_LEAST = 128  # queries of a task
+_LEAST = 512  # queries of a task: libraries answer large blocks at less CPU a query
 
 
 @dataclass(frozen=True)

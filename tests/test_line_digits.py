@@ -38,6 +38,7 @@ def digits_config(root: Path, **changes):
         "shard": {"num_shards": 3},
         "train": TRAIN,
         "build": {"router": {"kind": "kmeans", "partitions": 3}, "backend": {"kind": "scann", "exact_below": 16}},
+        "search": {"target_recall": None},
         "report": {"projection_items": 100},
     }
     return parse_config({**raw, **changes})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -155,14 +156,15 @@ class Nmslib:
         return self._index.knnQueryBatch(queries, k=k, num_threads=1)
 
 
-class _Scann:
+class _Scann(ABC):
     """Tree with SOAR spill, asymmetric hashing, reordering.
 
     `min_partition_size` is set: by default (50) ScaNN merges most of the leaves when it trains on fewer items a leaf than that.
     """
 
+    @abstractmethod
     def _leaves(self, n: int) -> int:
-        raise NotImplementedError
+        """How many leaves for n items."""
 
     def build(self, x: np.ndarray, threads: int) -> None:
         builder = scann().builder(x, 10, "dot_product")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,7 +79,8 @@ def _probe(plan: BuildPlan, router: Router, sample: pa.Table, queries: pa.Table)
     table = table.take(np.sort(order[:count]))
     vectors = vectors_of(table)
     own = np.zeros(count, np.uint64) if held_out else hash_ids(table.column("id"))
-    reach = reach_of(router, Sampled.of(vectors_of(sample), items=plan.items, seed=plan.seed), mean_probes=most)
+    sampled = None if router.centroids is None else Sampled.of(vectors_of(sample), items=plan.items, seed=plan.seed)
+    reach = math.inf if sampled is None else reach_of(router, sampled, mean_probes=most)
     router.nearness(vectors[:64])  # the first call allocates
     started = time.thread_time()
     nearness = router.nearness(vectors)

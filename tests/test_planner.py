@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpipe.config.index import AutoRouter, ExactBackend, HashRouter, NmslibBackend, ScannBackend
+from simpipe.config.index import AutoRouter, ExactBackend, NmslibBackend, ScannBackend
 from simpipe.index.distance import prepare
 from simpipe.index.planner import Sampled, bytes_a_row, least_partitions, plan_router, reach_of
-from simpipe.index.router import fit_router
 
 BACKENDS = (ExactBackend(kind="exact"), ScannBackend(kind="scann"), NmslibBackend(kind="nmslib"))
 
@@ -88,5 +87,3 @@ def test_reach_covers_the_neighbors_of_the_sample():
     reach = reach_of(planned.router, sampled, mean_probes=6.0)
     assert (least <= reach).mean() >= 0.998
     assert (nearness.min(axis=1) == 0).all()
-    whole = fit_router(sample, HashRouter(kind="hash", partitions=6), seed=7)
-    assert reach_of(whole, sampled, mean_probes=6.0) == np.inf

@@ -113,7 +113,7 @@ def test_asking_reaches_ones_own_partition_and_grows(fitted):
         before = asked
     assert before.all()
     assert router.ask(vectors, ALL).all()
-    assert router.probes(vectors, None).all()
+    assert router.ask(vectors).all()
 
 
 @pytest.mark.parametrize("spill", ["none", "nearest", "soar"])

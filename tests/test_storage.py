@@ -69,7 +69,7 @@ def test_both_kinds_of_folder_answer_alike(bucket: Path, gcs: FakeGcs) -> None:
         assert storage.read_json(folder, "n3.json") == 3
         assert folder.full("n3.json") == f"{folder.where}/n3.json"
         assert open_folder(folder) is folder
-        # As Beam sends a folder to its workers; nothing that was read from a data set is unpickled.
+        # Beam pickles what it sends to its workers, and a folder is among it: this test's own bytes, none from a data set.
         assert pickle.loads(pickle.dumps(folder)).read("n1.json") == b"1"
     assert remote.where == "gs://bucket/a/set"
     assert open_folder("gs://bucket/a/set/").where == "gs://bucket/a/set"

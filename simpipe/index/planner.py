@@ -193,8 +193,6 @@ def _assign(router: Router, vectors: np.ndarray) -> np.ndarray:
 
 def reach_of(router: Router, sampled: Sampled, *, mean_probes: float) -> float:
     """How far (in nearness) partitions may have to be asked: for routing recall 0.998 on the sample, by so many at most."""
-    if router.centroids is None:
-        return math.inf
     least, nearness = sampled.least(router)
     most = np.sort(nearness, axis=None)[min(nearness.size - 1, int(mean_probes * len(nearness)))]
     return float(min(np.quantile(least, 0.998), most))

@@ -12,7 +12,7 @@ import numpy as np
 from simpipe import files
 from simpipe.errors import QueryError, ReleaseError
 from simpipe.index.measure import PartitionMeasure, Probe
-from simpipe.index.merge_rows import first_distinct
+from simpipe.index.merge import TopK, merge_topk
 from simpipe.index.setting import SearchSetting
 
 PROFILE_JSON = "profile.json"
@@ -155,12 +155,10 @@ class _Truth:
 
     @classmethod
     def of(cls, measures: Sequence[PartitionMeasure], k: int) -> _Truth:
-        distances, tie = first_distinct(
-            np.concatenate([measure.distances for measure in measures], axis=1),
-            np.concatenate([measure.tie for measure in measures], axis=1),
-            k,
-        )
-        return cls(tie, np.isfinite(distances))
+        # Where an item lies is of no interest here, only whether there is one: its hash tells copies of it.
+        parts = [TopK(each.distances, each.tie, np.where(np.isfinite(each.distances), 0, -1)) for each in measures]
+        top = merge_topk(parts, k)
+        return cls(top.tie, np.isfinite(top.distances))
 
     def least(self, measures: Sequence[PartitionMeasure], order: np.ndarray, row: int) -> np.ndarray:
         """float32[q, k]: the least `order` (nearness or rank) of a partition that finds each neighbor with setting `row`."""

@@ -202,10 +202,6 @@ class Router:
             asked &= nearest
         return self._spread(asked)
 
-    def probes(self, queries: np.ndarray, probes: int | None) -> np.ndarray:
-        """`ask` by a number of probes: bool[n, partitions]; None asks all."""
-        return self.ask(queries, SearchSetting(probes=probes))
-
     def _where(self, where: Sequence[str | None], count: int) -> np.ndarray:
         if self.kind != "column":
             raise QueryError(f"`where` needs a release routed by a column; this one goes by {self.kind}", "leave `where` out")
@@ -213,7 +209,7 @@ class Router:
             raise QueryError(f"`where` has {len(where)} values for {count} queries", "give one a query")
         found = self._value_numbers(where)
         asked = found[:, None] == np.arange(len(self.names))
-        asked[[value is None for value in where]] = True
+        asked[np.asarray(where, object) == None] = True  # noqa: E711  element by element
         return self._spread(asked)
 
     def _spread(self, of_territories: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from pipelines.calibrate import query_spec, run_queries, scratch
 from simpipe import files, releases
 from simpipe.arrow import pc
 from simpipe.config import Config
-from simpipe.config.models import OneShotConfig
+from simpipe.config.measure import OneShotConfig
 from simpipe.cutpoints import CUTPOINTS_JSON
 from simpipe.data.examples import resolve_classes, sort_classes
 from simpipe.embeddings import EmbeddingsInfo, vectors_of

@@ -18,6 +18,7 @@ _STEPS = {
     "calibrate": "held-out queries -> distance cutpoints (Beam)",
     "evaluate": "held-out queries -> metrics.json and report.html (Beam)",
     "publish": "move the pointer live.json to a release",
+    "dedupe": "groups of near-duplicate items of the release, as Parquet (id, group, representative) (Beam)",
     "run": "the whole line; steps whose inputs, code and configuration are unchanged are skipped",
 }
 
@@ -42,6 +43,10 @@ def parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, parents=[common], help=text, description=text)
         if name == "publish":
             verb.add_argument("--release", help="a release id (default: the release of this configuration)")
+        if name == "dedupe":
+            how = verb.add_mutually_exclusive_group()
+            how.add_argument("--distance", type=float, metavar="D", help="near: within this distance (default: dedupe.distance)")
+            how.add_argument("--cutpoint", metavar="NAME", help="near: within this cutpoint (default: dedupe.cutpoint)")
         if name == "shard":
             verb.add_argument("--verify", action="store_true", help="write nothing: read back every record of the data set")
             verb.add_argument("--folder", metavar="PATH", help="with --verify: another data set, local or gs://")
@@ -76,6 +81,11 @@ def parser() -> argparse.ArgumentParser:
             "--image", dest="images", action="append", metavar="FILE", help="an image file, through the encoder; may be repeated"
         )
         query.add_argument("--vectors", metavar="FILE.npy", help="float32[n, dim] query vectors")
+        text = "a file, folder or pattern of Parquet with columns embedding and/or id (Beam); the answers go to --out"
+        query.add_argument("--queries", metavar="FILE.parquet", help=text)
+        verb.add_argument("--out", metavar="FILE.parquet", help="with --queries: where the answers go")
+        text = "with --queries: largest share of queries that may be rejected (default: all; they are listed beside --out)"
+        verb.add_argument("--max-rejected", type=float, default=1.0, metavar="SHARE", help=text)
         verb.add_argument("-k", type=int, default=5, help="neighbors to show (default: %(default)s)")
         verb.add_argument("--root", metavar="PATH", help="a root or a release's folder, instead of the configuration's root")
         verb.add_argument("--release", help="a release id (default: the live one)")
@@ -90,6 +100,8 @@ def parser() -> argparse.ArgumentParser:
             verb.add_argument("--where", metavar="VALUE", help="only items with this value of the column that routes")
         if name == "match":
             verb.add_argument("--cutpoint", default="optimal", help="name of a cutpoint (default: %(default)s)")
+            verb.add_argument("--matcher", metavar="NAME@K", help="another calibrated matcher, such as match_majority_vote@5")
+            verb.add_argument("--group", metavar="VALUE", help="value of the column that cutpoints were made by (calibrate.by)")
     return top
 
 

@@ -152,7 +152,8 @@ class BuildConfig(Model):
 
     `partition_memory_mib`: what building one partition may take; sets the least number of partitions that the planner
     considers. `workers`: partitions wanted at least, so that so many workers have something to do. `storage`: how vectors
-    are stored in partitions (and in ScaNN's reordering); distances are computed from what is stored.
+    are stored in partitions (and in ScaNN's reordering); distances are computed from what is stored. `representatives`: a
+    folder that `simpipe dedupe` wrote; of each group only the representative is indexed.
     """
 
     router: Router = AutoRouter(kind="auto")
@@ -162,6 +163,7 @@ class BuildConfig(Model):
     workers: Positive = 1
     profile: ProfileConfig = ProfileConfig()
     store_files: Positive = 4
+    representatives: str | None = None
     rejects: RejectLimit = RejectLimit()
 
 

@@ -9,11 +9,8 @@ from pydantic import Field, model_validator
 from simpipe.config.base import Above0, Distance, Fraction, Model, Positive
 from simpipe.config.index import BuildConfig, RejectLimit, SearchConfig
 from simpipe.config.losses import Loss, MultiSimilarityConfig
+from simpipe.config.measure import CalibrateConfig, DedupeConfig, EvaluateConfig
 from simpipe.config.recipes import EarlyStopping, Recipe, SupervisedRecipe
-
-Matcher = Literal["match_nearest", "match_majority_vote"]
-ClassificationMetric = Literal["f1", "precision", "recall", "binary_accuracy"]
-
 
 # --- sources -----------------------------------------------------------------------------------------------------
 
@@ -266,29 +263,6 @@ class EmbedConfig(Model):
     rejects: RejectLimit = RejectLimit()
 
 
-class CalibrateConfig(Model):
-    """Cutpoint `optimal` maximises `metric`; `targets` adds one cutpoint for each metric and wanted value."""
-
-    k: Positive = 1
-    matcher: Matcher = "match_nearest"
-    metric: ClassificationMetric = "f1"
-    targets: dict[ClassificationMetric, tuple[Fraction, ...]] = Field(default={"precision": (0.99,), "recall": (0.95,)})
-
-
-class OneShotConfig(Model):
-    """Few-shot protocol: within each group of classes, one support and one query drawing a class."""
-
-    groups: dict[str, tuple[str, ...]]
-    ways: Annotated[int, Field(ge=2)] = 20
-    runs: Positive = 400
-
-
-class EvaluateConfig(Model):
-    k: Positive = 10
-    recall_at: tuple[Positive, ...] = (1, 5, 10)
-    one_shot: OneShotConfig | None = None
-
-
 class ReportConfig(Model):
     queries: Positive = 10
     neighbors: Positive = 5
@@ -312,4 +286,5 @@ class Config(Model):
     search: SearchConfig = SearchConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    dedupe: DedupeConfig = DedupeConfig()
     report: ReportConfig = ReportConfig()

@@ -67,11 +67,16 @@ class Matches:
       labels: object[n], str or None (no neighbor at all, or farther than the cutpoint).
       distances: float32[n], the derived distance; +inf without a neighbor.
       neighbors: the neighbors they come from.
+      probabilities: float64[n], that the derived label is the right one, whether it was kept or not; 0 without a label. None
+        where the calibration has no probability.
+      limits: float32[n], the cutpoint of each query.
     """
 
     labels: np.ndarray
     distances: np.ndarray
     neighbors: Neighbors = field(repr=False)
+    probabilities: np.ndarray | None = None
+    limits: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import pyarrow as pa
 from simpipe.errors import IncompatibleError, QueryError, ReleaseError
 from simpipe.index.distance import bad_rows, between, prepare
 from simpipe.index.fan_out import Answered, fan_out
+from simpipe.index.matching import Groups, MatchRules
 from simpipe.index.merge import TopK, without_self
 from simpipe.index.partitions import Partition
 from simpipe.index.router import Router
 from simpipe.index.rows import names_of, ties_of
 from simpipe.index.setting import ALL, SearchSetting
-from simpipe.matchers import match_labels
-from simpipe.types import Matches, Neighbors, keep_where
+from simpipe.types import Matches, Neighbors
 
 if TYPE_CHECKING:
     from simpipe.index.profile import Profile
@@ -42,6 +42,7 @@ class BaseSearcher(ABC):
     partition_rows: tuple[int, ...]
     router: Router
     calibrated: dict[str, Any] | None = None
+    _rules: MatchRules | None = None
 
     @property
     def items(self) -> int:
@@ -76,6 +77,22 @@ class BaseSearcher(ABC):
           ReleaseError: not calibrated.
         """
         return self.calibration()["cutpoints"]
+
+    def group_cutpoints(self) -> pa.Table | None:
+        """Cutpoints of groups: value, cutpoint, distance and metrics; None where calibration made none."""
+        return None
+
+    @property
+    def rules(self) -> MatchRules:
+        """How neighbors become matches.
+
+        Raises:
+          ReleaseError: not calibrated.
+        """
+        record = self.calibration()
+        if self._rules is None or self._rules.record is not record:
+            self._rules = MatchRules(record, self.title, self.group_cutpoints)
+        return self._rules
 
     def check_encoder(self, fingerprint: str) -> None:
         """Refuses queries of another encoder.
@@ -289,23 +306,28 @@ class BaseSearcher(ABC):
         setting: SearchSetting | None = None,
         exact: bool = False,
         where: str | Sequence[str | None] | None = None,
+        matcher: str | None = None,
+        by_group: bool = False,
+        groups: Groups | None = None,
     ) -> Matches:
         """One label and distance a query: the matcher's answer where it lies within a cutpoint, else None.
 
+        Neighbors are searched as deep as in calibration, and each matcher looks at its first k of them.
+
         Args:
           vectors: float32[n, dim] (or [dim]).
-          cutpoint: a name in `cutpoints`.
+          cutpoint, matcher, by_group, groups: see `match_found`.
           query_ids and the others: see `lookup`. Cutpoints were calibrated with the release's default setting.
 
         Raises:
-          QueryError: no such cutpoint. ReleaseError: not calibrated.
+          QueryError: see `match_found`. ReleaseError: not calibrated.
         """
-        calibration = self.calibration()
-        if cutpoint not in calibration["cutpoints"]:
-            raise QueryError(f"no cutpoint {cutpoint!r}", f"there are: {', '.join(calibration['cutpoints'])}")
+        depth = self.rules.depth
+        self.rules.rule(matcher).limit(cutpoint)  # before the search
+        # One more, as calibration asks for it: an ANN index may find others if it is asked for fewer.
         neighbors = self.lookup(
             vectors,
-            calibration["k"],
+            depth + (query_ids is None),
             query_ids=query_ids,
             target_recall=target_recall,
             probes=probes,
@@ -313,10 +335,33 @@ class BaseSearcher(ABC):
             exact=exact,
             where=where,
         )
-        labels, distances = match_labels(neighbors, calibration["matcher"])
-        # The same comparison as in calibration: float32 against float32, the threshold itself is near.
-        near = distances <= np.float32(calibration["cutpoints"][cutpoint]["distance"])
-        return Matches(keep_where(labels, near), distances, neighbors)
+        first = Neighbors(*(getattr(neighbors, name)[:, :depth] for name in ("ids", "labels", "distances")))
+        return self.match_found(first, cutpoint, matcher=matcher, by_group=by_group, groups=groups)
+
+    def match_found(
+        self,
+        neighbors: Neighbors,
+        cutpoint: str = "optimal",
+        *,
+        matcher: str | None = None,
+        by_group: bool = False,
+        groups: Groups | None = None,
+    ) -> Matches:
+        """The second half of `match`, of neighbors that were found already.
+
+        Args:
+          neighbors: of n queries, as `lookup` gives them for `rules.depth` + 1 neighbors, own items left out.
+          cutpoint: a name in `cutpoints`.
+          matcher: another calibrated one, such as `match_majority_vote@5`; None: the first one.
+          by_group: use the group's own cutpoint (`calibrate.by`) where it has one, else the overall one. By `label`, the group
+            is the derived label.
+          groups: by a metadata column, the queries' values of it, one for all or one a query (None: not known); implies
+            `by_group`.
+
+        Raises:
+          QueryError: no such cutpoint, matcher or grouping. ReleaseError: not calibrated.
+        """
+        return self.rules.apply(neighbors, cutpoint, matcher=matcher, by_group=by_group, groups=groups)
 
     def vectors_of(self, ids: Sequence[str]) -> np.ndarray:
         """The indexed vectors of items: float32[len(ids), dim].

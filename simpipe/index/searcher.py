@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from simpipe import files, mirror, releases, store
 from simpipe.arrow import pc
@@ -130,7 +131,19 @@ class Searcher(BaseSearcher):
             return self.calibrated
         if not self.manifest.has(CUTPOINTS_JSON):
             raise ReleaseError(f"release {self.manifest.release} is not calibrated", "run `simpipe calibrate`")
+        return self._stored_calibration
+
+    @cached_property
+    def _stored_calibration(self) -> dict[str, Any]:
         return files.read_json(self.file(CUTPOINTS_JSON))
+
+    def group_cutpoints(self) -> pa.Table | None:
+        """Cutpoints of groups: value, cutpoint, distance and metrics; read once, after it was verified."""
+        return None if self.calibration().get("by") is None else self._group_cutpoints
+
+    @cached_property
+    def _group_cutpoints(self) -> pa.Table:
+        return pq.read_table(self.file(self._stored_calibration["by"]["file"]))
 
     def file(self, path: str) -> Path:
         """The local path of a listed file, verified once.

@@ -16,14 +16,20 @@ RESERVED = frozenset(
 
 @dataclass(frozen=True)
 class Counts:
-    """What a step read, wrote and rejected; `read == written + rejected` or the step fails."""
+    """What a step read, wrote, rejected and left out; `read == written + rejected + excluded` or the step fails."""
 
     read: int = 0
     written: int = 0
     rejected: int = 0
+    excluded: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(self.read + other.read, self.written + other.written, self.rejected + other.rejected)
+        return Counts(
+            self.read + other.read,
+            self.written + other.written,
+            self.rejected + other.rejected,
+            self.excluded + other.excluded,
+        )
 
 
 @dataclass(frozen=True)

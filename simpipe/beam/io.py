@@ -57,7 +57,7 @@ class MergeOutcomes(beam.CombineFn):
 
 @dataclass
 class WriteSummary(beam.PTransform):
-    """Merges outcomes, reconciles `read = written + rejected`, and writes them as JSON to `path`."""
+    """Merges outcomes, reconciles `read = written + rejected + excluded`, and writes them as JSON to `path`."""
 
     path: str
 
@@ -76,9 +76,10 @@ def write_summary(outcome: Outcome, path: str) -> None:
       ContractError: records were lost or doubled on the way.
     """
     counts = outcome.counts
-    if counts.read != counts.written + counts.rejected:
+    if counts.read != counts.written + counts.rejected + counts.excluded:
+        left_out = f", {counts.excluded} were left out" if counts.excluded else ""
         raise ContractError(
-            f"{path}: read {counts.read} records but wrote {counts.written} and rejected {counts.rejected}",
+            f"{path}: read {counts.read} records but wrote {counts.written} and rejected {counts.rejected}{left_out}",
             "records were lost or doubled by the runner: run the step again, and report the runner",
         )
     files.write_json(

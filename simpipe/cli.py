@@ -101,7 +101,9 @@ def parser() -> argparse.ArgumentParser:
         if name == "match":
             verb.add_argument("--cutpoint", default="optimal", help="name of a cutpoint (default: %(default)s)")
             verb.add_argument("--matcher", metavar="NAME@K", help="another calibrated matcher, such as match_majority_vote@5")
-            verb.add_argument("--group", metavar="VALUE", help="value of the column that cutpoints were made by (calibrate.by)")
+            of = verb.add_mutually_exclusive_group()
+            of.add_argument("--group", metavar="VALUE", help="use the cutpoint of this value of the column calibrate.by")
+            of.add_argument("--by-label", action="store_true", help="use the cutpoint of the match's label (calibrate.by: label)")
     return top
 
 

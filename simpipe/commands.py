@@ -162,6 +162,8 @@ def _query(root: str, options: argparse.Namespace) -> int:
     )
     cutpoint = options.cutpoint if options.verb == "match" else None
     how = {name: getattr(options, name) for name in ("target_recall", "exact", "where") if options.verb == "lookup"}
+    if options.verb == "match":
+        how = {"matcher": options.matcher, "by_group": options.by_label, "group": options.group}
     results: list[dict[str, Any]] = answer(searcher, queries, k=options.k, cutpoint=cutpoint, **how)
     if options.json:
         about = {"release": searcher.manifest.release, "distance": searcher.manifest.distance, "results": results}

@@ -152,12 +152,18 @@ def answer(
     target_recall: float | None = None,
     exact: bool = False,
     where: str | None = None,
+    matcher: str | None = None,
+    by_group: bool = False,
+    group: str | None = None,
 ) -> list[dict[str, Any]]:
     """One record a query: its neighbors with metadata, and the match where a cutpoint is named.
 
     An indexed item that asks for itself is its own nearest neighbor in `lookup`; in `match` it is left out.
-    `target_recall`, `exact` and `where` are as in `BaseSearcher.lookup`.
+    `target_recall`, `exact` and `where` are as in `BaseSearcher.lookup`; `matcher`, `by_group` and `group` (of all queries) as
+    in `BaseSearcher.match_found`.
     """
+    if cutpoint is not None:
+        searcher.rules.rule(matcher).limit(cutpoint)  # before anything is searched
     own = queries.names if queries.own_ids else None
     how: dict[str, Any] = {"target_recall": target_recall, "exact": exact, "where": where}
     neighbors = searcher.lookup(queries.vectors, k, query_ids=own, **how)
@@ -165,19 +171,26 @@ def answer(
     if len(mine):
         found = searcher.lookup_items([queries.names[row] for row in mine], k, **how)
         neighbors = Neighbors(*(_replaced(getattr(neighbors, name), mine, getattr(found, name)) for name in _FIELDS))
-    matches = searcher.match(queries.vectors, cutpoint, query_ids=own, **how) if cutpoint is not None else None
+    matches, about = None, {}
+    if cutpoint is not None:
+        which: dict[str, Any] = {"matcher": matcher, "by_group": by_group, "groups": group}
+        matches = searcher.match(queries.vectors, cutpoint, query_ids=own, **how, **which)
+        about = {"matcher": searcher.rules.rule(matcher).name}
+        if group is not None:
+            about |= {"group": group, "group_cutpoint": searcher.rules.has_own(group, cutpoint)}
     metadata = _metadata(searcher, neighbors)
     results = []
     for row, name in enumerate(queries.names):
         record: dict[str, Any] = {"query": name, "label": queries.labels[row]}
-        if matches is not None and cutpoint is not None:
-            limit = searcher.cutpoints[cutpoint]["distance"]
+        if matches is not None and matches.limits is not None:
             distance = float(matches.distances[row])
             record["match"] = {
                 "label": matches.labels[row],
                 "distance": distance if np.isfinite(distance) else None,
                 "cutpoint": cutpoint,
-                "cutpoint_distance": limit,
+                "cutpoint_distance": float(matches.limits[row]),
+                "probability": None if matches.probabilities is None else float(matches.probabilities[row]),
+                **about,
             }
         record["neighbors"] = [
             {

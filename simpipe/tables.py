@@ -50,9 +50,16 @@ def print_answers(results: list[dict[str, Any]], release: str, distance: str, cu
             said = f"match: {label}" if within else "no match"
             near = "no neighbor" if match["distance"] is None else f"distance {match['distance']:.4f}"
             sign = "<=" if within else ">"
-            console.print(
-                f"[bold]{said}[/bold]  ({near} {sign} cutpoint {cutpoint} {match['cutpoint_distance']:.4f})\n", soft_wrap=True
-            )
+            at = f"{near} {sign} cutpoint {cutpoint} {match['cutpoint_distance']:.4f}{_about(match)}"
+            console.print(f"[bold]{escape(said)}[/bold]  ({escape(at)})\n", soft_wrap=True)
+
+
+def _about(match: Mapping[str, Any]) -> str:
+    """What a match's line says after its cutpoint."""
+    said = ""
+    if "group" in match:
+        said += f" of group {match['group']}" if match["group_cutpoint"] else f", group {match['group']} has none of its own"
+    return said + (f", probability {match['probability']:.3f}" if match["probability"] is not None else "")
 
 
 def print_summary(line: Line) -> None:

@@ -137,14 +137,22 @@ class MatchRules:
         values = pc.unique(self._table().column("value")).sort().to_pylist()
         return ", ".join(map(str, values[:20])) + (f" and {len(values) - 20:,} more" if len(values) > 20 else "") or "none"
 
-    def _of_groups(self, groups: pa.Array, cutpoint: str, overall: np.ndarray) -> np.ndarray:
-        """Cutpoints of groups, float32[n]; `overall` where a group has none of its own."""
+    def has_own(self, group: str, cutpoint: str) -> bool:
+        """Whether a group has a cutpoint of its own of this name."""
+        return bool(pc.is_in(pa.scalar(group), value_set=self._own(cutpoint)[0]).as_py())
+
+    def _own(self, cutpoint: str) -> tuple[pa.Array, np.ndarray]:
+        """Groups, and their cutpoints of a name: float32."""
         if cutpoint not in self._limits:
             table = self._table()
             table = table.filter(pc.equal(table.column("cutpoint"), cutpoint))
             distances = table.column("distance").to_numpy().astype(np.float32)
             self._limits[cutpoint] = table.column("value").combine_chunks().cast(pa.string()), distances
-        values, distances = self._limits[cutpoint]
+        return self._limits[cutpoint]
+
+    def _of_groups(self, groups: pa.Array, cutpoint: str, overall: np.ndarray) -> np.ndarray:
+        """Cutpoints of groups, float32[n]; `overall` where a group has none of its own."""
+        values, distances = self._own(cutpoint)
         places = pc.index_in(groups, value_set=values, skip_nulls=True)
         place = pc.fill_null(places, -1).to_numpy(zero_copy_only=False)
         return np.where(place >= 0, np.append(distances, np.float32(np.inf))[place], overall).astype(np.float32)

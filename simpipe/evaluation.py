@@ -26,7 +26,8 @@ def counts_at(pairs: PairCounts, thresholds: np.ndarray) -> MatchCounts:
     row = np.searchsorted(pairs.distances, np.asarray(thresholds, np.float32), side="right")
     tp, fp = np.append(0, swept.tp)[row], np.append(0, swept.fp)[row]
     hits, wrong = int(pairs.hits.sum()), int((pairs.total - pairs.hits).sum())
-    return MatchCounts(tp, fp, hits - tp, wrong - fp, pairs.queries)
+    opened = np.append(0, swept.open_fp)[row]
+    return MatchCounts(tp, fp, hits - tp, wrong - fp, pairs.queries, opened, pairs.open_set)
 
 
 def evaluate_classification(

@@ -14,18 +14,36 @@ from simpipe.errors import ConfigError
 
 @dataclass(frozen=True)
 class MatchCounts:
-    """Counts at each threshold, int64[t] (or 0-d), and the number of queries."""
+    """Counts at each threshold, int64[t] (or 0-d), and the number of queries.
+
+    Attributes:
+      tp, fp, fn, tn: of matches. Queries without any neighbor are in none of them.
+      queries: all of them.
+      open_fp: open-set queries (no indexed item carries their label) that are near; they are part of `fp`.
+      open_set: all open-set queries, near, far or without neighbor.
+    """
 
     tp: np.ndarray
     fp: np.ndarray
     fn: np.ndarray
     tn: np.ndarray
-    queries: int
+    queries: Any
+    open_fp: Any = 0
+    open_set: Any = 0
+
+    @property
+    def known(self) -> Any:
+        """Queries whose label is in the index."""
+        return self.queries - self.open_set
 
 
 def _ratio(above: Any, below: Any) -> np.ndarray:
     above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
     return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below != 0)
+
+
+def _harmonic(p: np.ndarray, r: np.ndarray) -> np.ndarray:
+    return _ratio(2 * p * r, p + r)
 
 
 class ClassificationMetric(ABC):
@@ -52,11 +70,11 @@ class ClassificationMetric(ABC):
         """Values at each threshold.
 
         Args:
-          tp, fp, tn, fn: counts, int64[t] (or scalars).
+          tp, fp, tn, fn: counts, int64[t] (or scalars, or int64[t, r] of r replicates).
           count: number of queries.
 
         Returns:
-          float64[t].
+          float64[t], of the shape of the counts.
         """
 
     def at(self, counts: MatchCounts) -> np.ndarray:
@@ -78,18 +96,30 @@ class Precision(ClassificationMetric):
 
     def compute(self, tp: Any, fp: Any, tn: Any, fn: Any, count: int) -> np.ndarray:
         value = _ratio(tp, np.add(tp, fp))
-        if value.ndim and len(value) > 1 and tp[0] + fp[0] == 0:
-            value[0] = 1.0
+        if value.ndim and len(value) > 1:
+            value[0] = np.where(tp[0] + fp[0] == 0, 1.0, value[0])
         return value
 
 
 class Recall(ClassificationMetric):
-    """TP / (TP + FN): among queries whose match has the right label."""
+    """TP / (TP + FN): among the matchable queries, those whose match has the right label at all. TF Similarity's recall."""
 
     canonical_name = "recall"
 
     def compute(self, tp: Any, fp: Any, tn: Any, fn: Any, count: int) -> np.ndarray:
         return _ratio(tp, np.add(tp, fn))
+
+
+class RecallAll(ClassificationMetric):
+    """TP / queries whose label is in the index, whatever their match; `compute` alone takes all queries for such."""
+
+    canonical_name = "recall_all"
+
+    def compute(self, tp: Any, fp: Any, tn: Any, fn: Any, count: int) -> np.ndarray:
+        return _ratio(tp, count)
+
+    def at(self, counts: MatchCounts) -> np.ndarray:
+        return _ratio(counts.tp, counts.known)
 
 
 class F1Score(ClassificationMetric):
@@ -99,8 +129,19 @@ class F1Score(ClassificationMetric):
     aliases = ("f1_score", "f1score")
 
     def compute(self, tp: Any, fp: Any, tn: Any, fn: Any, count: int) -> np.ndarray:
-        p, r = _ratio(tp, np.add(tp, fp)), _ratio(tp, np.add(tp, fn))
-        return _ratio(2 * p * r, p + r)
+        return _harmonic(_ratio(tp, np.add(tp, fp)), _ratio(tp, np.add(tp, fn)))
+
+
+class F1All(ClassificationMetric):
+    """2 P R / (P + R) with recall among all queries whose label is in the index; `compute` alone takes all for such."""
+
+    canonical_name = "f1_all"
+
+    def compute(self, tp: Any, fp: Any, tn: Any, fn: Any, count: int) -> np.ndarray:
+        return _harmonic(_ratio(tp, np.add(tp, fp)), _ratio(tp, count))
+
+    def at(self, counts: MatchCounts) -> np.ndarray:
+        return _harmonic(_ratio(counts.tp, np.add(counts.tp, counts.fp)), _ratio(counts.tp, counts.known))
 
 
 class BinaryAccuracy(ClassificationMetric):
@@ -123,6 +164,20 @@ class FalsePositiveRate(ClassificationMetric):
         return _ratio(fp, np.add(fp, tn))
 
 
+class OpenSetFalsePositiveRate(ClassificationMetric):
+    """Open-set queries that are near / open-set queries: the smaller the better. `compute` alone knows of none: 0."""
+
+    canonical_name = "open_set_fpr"
+    aliases = ("open_set_false_positive_rate",)
+    maximize = False
+
+    def compute(self, tp: Any, fp: Any, tn: Any, fn: Any, count: int) -> np.ndarray:
+        return np.zeros(np.shape(tp))
+
+    def at(self, counts: MatchCounts) -> np.ndarray:
+        return _ratio(np.broadcast_to(counts.open_fp, np.shape(counts.tp)), counts.open_set)
+
+
 class NegativePredictiveValue(ClassificationMetric):
     """TN / (TN + FN)."""
 
@@ -133,12 +188,13 @@ class NegativePredictiveValue(ClassificationMetric):
         return _ratio(tn, np.add(tn, fn))
 
 
-_CLASSES = (Precision, Recall, F1Score, BinaryAccuracy, FalsePositiveRate, NegativePredictiveValue)
+_ALWAYS = (Precision, Recall, F1Score, BinaryAccuracy, RecallAll, FalsePositiveRate)
+_CLASSES = (*_ALWAYS, F1All, NegativePredictiveValue, OpenSetFalsePositiveRate)
 _BY_NAME: dict[str, type[ClassificationMetric]] = {
     name: kind for kind in _CLASSES for name in (kind.canonical_name, *kind.aliases)
 }
-# What every calibration computes.
-METRICS: dict[str, ClassificationMetric] = {kind.canonical_name: kind() for kind in _CLASSES[:4]}
+# What every calibration computes; `open_set_fpr` as well where there are open-set queries.
+METRICS: dict[str, ClassificationMetric] = {kind.canonical_name: kind() for kind in _ALWAYS}
 
 
 def make_classification_metric(metric: str | ClassificationMetric, name: str = "") -> ClassificationMetric:

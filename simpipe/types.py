@@ -64,6 +64,10 @@ class Neighbors:
     def take(self, rows: np.ndarray | slice) -> Neighbors:
         return Neighbors(self.ids[rows], self.labels[rows], self.distances[rows])
 
+    def first(self, k: int) -> Neighbors:
+        """The k nearest of them."""
+        return Neighbors(self.ids[:, :k], self.labels[:, :k], self.distances[:, :k])
+
 
 @dataclass(frozen=True)
 class Matches:

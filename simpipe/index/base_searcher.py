@@ -335,8 +335,7 @@ class BaseSearcher(ABC):
             exact=exact,
             where=where,
         )
-        first = Neighbors(*(getattr(neighbors, name)[:, :depth] for name in ("ids", "labels", "distances")))
-        return self.match_found(first, cutpoint, matcher=matcher, by_group=by_group, groups=groups)
+        return self.match_found(neighbors.first(depth), cutpoint, matcher=matcher, by_group=by_group, groups=groups)
 
     def match_found(
         self,

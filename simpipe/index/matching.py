@@ -95,8 +95,7 @@ class MatchRules:
     ) -> Matches:
         """See `BaseSearcher.match_found`."""
         rule = self.rule(matcher)
-        first = Neighbors(neighbors.ids[:, : rule.k], neighbors.labels[:, : rule.k], neighbors.distances[:, : rule.k])
-        labels, distances = match_labels(first, rule.matcher)
+        labels, distances = match_labels(neighbors.first(rule.k), rule.matcher)
         limits = np.full(len(labels), rule.limit(cutpoint), np.float32)
         if by_group or groups is not None:
             limits = self._of_groups(self._asked(rule, labels, groups), cutpoint, limits)

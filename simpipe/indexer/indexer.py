@@ -59,23 +59,27 @@ class Indexer(ItemIndex):
         rounding: int = 2,
         verbose: int = 1,
         *,
-        query_ids: Sequence[str] | None = None,
+        query_ids: Sequence[str | int] | None = None,
     ) -> CalibrationResults:
         """Finds distance thresholds: the best of the calibration metric (`optimal`), and one for each target.
 
+        An example that is indexed finds itself, at distance 0 and with the right label: with random labels f1 would be 1.
+        Calibrate with others, or with `query_ids`, so that each leaves its own item out.
+
         Args:
-          predictions: float[n, dim], embeddings of examples that are not indexed.
+          predictions: float[n, dim], embeddings of examples that are not indexed, or of indexed ones with `query_ids`.
           target_labels: n labels of the index's kind.
           thresholds_targets: name of a cutpoint -> wanted value of the calibration metric.
           calibration_metric, extra_metrics: names or objects.
           k, matcher: how neighbors become a match; `match` uses the same.
           rounding: digits shown where `verbose`; nothing is rounded in the results.
-          query_ids: ids of the examples; an item of the same id is left out of its own neighbors.
+          query_ids: ids of the examples; an item of the same id is left out of its own neighbors. Items that were indexed
+            without ids are numbered from 0 on: `query_ids=range(n)` for the first n.
 
         Raises:
           EmptyIndexError: nothing is indexed. SimpipeError: no example has a label. ConfigError: an unknown metric.
         """
-        found = self.neighbors(predictions, k, query_ids=query_ids)
+        found = self._to_match(predictions, k, query_ids=query_ids)
         labels, _ = self._encode(target_labels, len(found.ids))
         if query_ids is None:
             self._warn_of_copies(predictions, found)
@@ -90,6 +94,11 @@ class Indexer(ItemIndex):
         if verbose:
             print_columns("cutpoints", self.calibration.cutpoints.values(), digits=rounding)
         return self.calibration
+
+    def _to_match(self, predictions: Any, k: int, *, query_ids: Sequence[str | int] | None, depth: int = 0) -> Neighbors:
+        """The k nearest, searched as deep as in calibration and always for one more: a backend may find others otherwise."""
+        wanted = max(k, depth) + (query_ids is None)
+        return self.neighbors(predictions, wanted, query_ids=query_ids).first(k)
 
     def _warn_of_copies(self, predictions: Any, found: Neighbors) -> None:
         copies = int(self._copies(predictions, found).sum())
@@ -125,7 +134,7 @@ class Indexer(ItemIndex):
         matcher: str | ClassificationMatch | None = None,
         verbose: int = 1,
         *,
-        query_ids: Sequence[str] | None = None,
+        query_ids: Sequence[str | int] | None = None,
     ) -> dict[str, list[Any]]:
         """The label of each query at every cutpoint.
 
@@ -142,7 +151,7 @@ class Indexer(ItemIndex):
           NotCalibratedError: before `calibrate`.
         """
         calibration = self._calibrated()
-        found = self.neighbors(predictions, k or calibration["k"], query_ids=query_ids)
+        found = self._to_match(predictions, k or calibration["k"], query_ids=query_ids, depth=self.searcher.rules.depth)
         labels, distances = match_labels(found, calibration["matcher"] if matcher is None else matcher)
         results = {}
         for name, cutpoint in calibration["cutpoints"].items():
@@ -159,7 +168,7 @@ class Indexer(ItemIndex):
         retrieval_metrics: Sequence[RetrievalMetric],
         verbose: int = 1,
         *,
-        query_ids: Sequence[str] | None = None,
+        query_ids: Sequence[str | int] | None = None,
     ) -> dict[str, np.ndarray]:
         """Retrieval metrics by name.
 
@@ -187,9 +196,10 @@ class Indexer(ItemIndex):
         k: int = 1,
         verbose: int = 1,
         *,
-        query_ids: Sequence[str] | None = None,
+        query_ids: Sequence[str | int] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Metrics at each of t distance thresholds: name -> float64[t], and "distance"."""
-        found = self.neighbors(predictions, k, query_ids=query_ids)
+        """Metrics at each of t distance thresholds: name -> float64[t], and "distance". `query_ids`: see `calibrate`."""
+        depth = self.searcher.rules.depth if self.is_calibrated else k
+        found = self._to_match(predictions, k, query_ids=query_ids, depth=depth)
         labels, _ = self._encode(target_labels, len(found.ids))
         return evaluate_classification(found, labels, distance_thresholds, metrics=metrics, matcher=matcher)

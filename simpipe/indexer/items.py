@@ -152,7 +152,7 @@ class ItemIndex:
 
     # --- queries -----------------------------------------------------------------------------------------------------
 
-    def neighbors(self, predictions: Any, k: int = 5, *, query_ids: Sequence[str] | None = None) -> Neighbors:
+    def neighbors(self, predictions: Any, k: int = 5, *, query_ids: Sequence[str | int] | None = None) -> Neighbors:
         """The k nearest items of each query as arrays; see `BaseSearcher.lookup`.
 
         Raises:
@@ -170,7 +170,7 @@ class ItemIndex:
         return found
 
     def batch_lookup(
-        self, predictions: Any, k: int = 5, verbose: int = 1, *, query_ids: Sequence[str] | None = None
+        self, predictions: Any, k: int = 5, verbose: int = 1, *, query_ids: Sequence[str | int] | None = None
     ) -> list[list[Lookup]]:
         """The k nearest items of each query as objects, nearest first; fewer where fewer exist."""
         found = self.neighbors(predictions, k, query_ids=query_ids)

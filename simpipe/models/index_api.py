@@ -260,7 +260,7 @@ class IndexApi(MatchApi):
         optimizer = getattr(self, "optimizer", None)
         return int(np.asarray(keras.ops.convert_to_numpy(optimizer.iterations))) if optimizer is not None else 0
 
-    def lookup(self, x: Any, k: int = 5, verbose: int = 1, *, query_ids: Sequence[str] | None = None) -> list[list[Lookup]]:
+    def lookup(self, x: Any, k: int = 5, verbose: int = 1, *, query_ids: Sequence[str | int] | None = None) -> list[list[Lookup]]:
         """The k nearest items of each example, nearest first; fewer where fewer exist.
 
         Raises:

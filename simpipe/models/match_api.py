@@ -40,9 +40,12 @@ class MatchApi:
         rounding: int = 2,
         verbose: int = 1,
         *,
-        query_ids: Sequence[str] | None = None,
+        query_ids: Sequence[str | int] | None = None,
     ) -> CalibrationResults:
-        """Finds distance thresholds on examples that are not indexed; see `Indexer.calibrate`."""
+        """Finds distance thresholds on examples that are not indexed, or on indexed ones whose `query_ids` are given.
+
+        See `Indexer.calibrate`; what was indexed without ids is numbered from 0 on, `query_ids=range(len(x))` for the first.
+        """
         vectors, labels = self.embed_queries(x, y)
         return self.indexer.calibrate(
             vectors, labels, thresholds_targets, calibration_metric, k, matcher, extra_metrics, rounding, verbose,
@@ -58,7 +61,7 @@ class MatchApi:
         matcher: str | ClassificationMatch | None = None,
         verbose: int = 0,
         *,
-        query_ids: Sequence[str] | None = None,
+        query_ids: Sequence[str | int] | None = None,
     ) -> Any:
         """The label of each example: that of its match where it lies within the cutpoint, else `no_match_label`.
 
@@ -88,7 +91,7 @@ class MatchApi:
         retrieval_metrics: Sequence[RetrievalMetric] = (),
         verbose: int = 1,
         *,
-        query_ids: Sequence[str] | None = None,
+        query_ids: Sequence[str | int] | None = None,
     ) -> dict[str, np.ndarray]:
         """Retrieval metrics by name; see `Indexer.evaluate_retrieval`."""
         vectors, labels = self.embed_queries(x, y)
@@ -106,11 +109,12 @@ class MatchApi:
         matcher: str | ClassificationMatch | None = None,
         verbose: int = 1,
         *,
-        query_ids: Sequence[str] | None = None,
+        query_ids: Sequence[str | int] | None = None,
     ) -> dict[str, dict[str, Any]]:
         """Metrics at every cutpoint: its name -> name, distance, the calibration metric and the extra ones.
 
-        The neighbors are looked up once for all cutpoints. `k` and `matcher` are those of the calibration if None.
+        The neighbors are looked up once for all cutpoints. `k` and `matcher` are those of the calibration if None; `query_ids`
+        as in `calibrate`.
 
         Raises:
           NotCalibratedError: before `calibrate`. EmptyIndexError: nothing is indexed.

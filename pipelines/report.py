@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +20,13 @@ from simpipe.ids import hash_ids
 from simpipe.index.profile import PROFILE_JSON, Profile
 from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest
-from simpipe.matchers import match_labels
-from simpipe.report.model import NeighborCard, Projection, QueryCard, ReportData
+from simpipe.report.cards import CUTPOINT
+from simpipe.report.from_files import calibration_part, evaluation_part, listed_first
+from simpipe.report.model import THRESHOLD_KEYS, Projection, ReportData
+from simpipe.report.parts import ClassRow
 from simpipe.report.render import render
 from simpipe.report.search import about_profile, router_rows, search_rows
-from simpipe.types import Neighbors
+from simpipe.report.shown import ShownQueries, sample_rows
 from simpipe.visualization.embed2d import project
 
 if TYPE_CHECKING:
@@ -30,7 +34,6 @@ if TYPE_CHECKING:
 
 REPORT_HTML = "report.html"
 _CONFUSION_CLASSES = 2000
-_QUERY_POOL = 500
 _PROJECTED_CLASSES = 20
 
 
@@ -51,18 +54,24 @@ def gather(config: Config, line: Line, folder: Path, manifest: Manifest) -> Repo
     evaluation = files.read_json(releases.verify_file(folder, manifest.file("metrics.json")))
     calibration = files.read_json(releases.verify_file(folder, manifest.file(CUTPOINTS_JSON)))
     thresholds = pq.read_table(releases.verify_file(folder, manifest.file(THRESHOLDS)))
+    calibrated = calibration_part(
+        calibration,
+        curves=table_of(folder, manifest, "curves.parquet"),
+        distributions=table_of(folder, manifest, "distributions.parquet"),
+        groups=table_of(folder, manifest, (calibration.get("by") or {}).get("file")),
+    )
+    evaluated = evaluation_part(evaluation)
     embeddings, info = line.embeddings[0], EmbeddingsInfo.load(line.embeddings[0])
     examples = DatasetInfo.load(line.examples[0]) if line.has_encoder else None
     indexed = set(searcher_labels(folder, manifest))
-    queries = pick_queries(config, searcher, calibration=calibration, embeddings=embeddings, info=info)
-    cards = query_cards(config, searcher, calibration=calibration, queries=queries, line=line, examples=examples, indexed=indexed)
+    show = ShownQueries(config, searcher, calibration, embeddings, info, line.examples[0] if examples else None, examples)
     seen = set(examples.train_classes) if examples else set()
     history: dict[str, list[float]] = {}
     if line.has_encoder:
         from simpipe.training.encoder import EncoderInfo
 
         history = EncoderInfo.load(line.encoder[0]).history
-    labels, counts = confusion_of(evaluation["confusion"])
+    labels, counts = confusion_of(evaluation["confusion"], evaluated.worst)
     profile = Profile.load(releases.verify_file(folder, manifest.file(PROFILE_JSON))) if manifest.has(PROFILE_JSON) else None
     return ReportData(
         title=config.name,
@@ -72,16 +81,20 @@ def gather(config: Config, line: Line, folder: Path, manifest: Manifest) -> Repo
         splits={name: split.num_examples for name, split in examples.splits.items()} if examples else split_rows(info),
         class_counts=examples.class_counts if examples else {},
         history=history,
-        thresholds={name: thresholds.column(name).to_pylist() for name in thresholds.column_names} if len(thresholds) else {},
+        thresholds={name: thresholds.column(name).to_pylist() for name in THRESHOLD_KEYS if name in thresholds.column_names}
+        if len(thresholds)
+        else {},
         cutpoints=list(calibration["cutpoints"].values()),
         metrics=evaluation["metrics"],
+        calibration=calibrated,
+        evaluation=replace(evaluated, mistakes=show.mistakes(evaluated.worst)),
         search=search_rows(profile),
         search_about=about_profile(profile),
         routers=router_rows(manifest.router),
         confusion_labels=labels,
         confusion=counts,
-        confusion_cutpoint="optimal",
-        queries=cards,
+        confusion_cutpoint=CUTPOINT,
+        queries=show.queries(indexed),
         projection=projection(config, embeddings, info, seen),
         distance=manifest.distance,
         unseen_classes=[name for name in examples.class_names if name not in seen] if examples else [],
@@ -127,37 +140,29 @@ def searcher_labels(folder: Path, manifest: Manifest) -> list[str]:
     return list(items_of_label(folder, manifest))
 
 
-def confusion_of(rows: list[list[Any]]) -> tuple[list[str], np.ndarray]:
-    """Labels and int64[n, n + 1] counts from (true, matched or None, count) rows; the last column is no match."""
+def table_of(folder: Path, manifest: Manifest, name: str | None) -> pa.Table | None:
+    """A Parquet file of the release; None where it has none."""
+    if name is None or not manifest.has(name):
+        return None
+    return pq.read_table(releases.verify_file(folder, manifest.file(name)))
+
+
+def confusion_of(rows: list[list[Any]], worst: Sequence[ClassRow] = ()) -> tuple[list[str], np.ndarray]:
+    """Labels and int64[n, n + 1] counts from (true, matched or None, count) rows; the last column is no match.
+
+    Args:
+      worst: classes that are kept where there are too many.
+    """
     from simpipe.data.examples import sort_classes
 
     labels = sort_classes({true for true, _, _ in rows} | {matched for _, matched, _ in rows if matched is not None})
-    labels = labels[:_CONFUSION_CLASSES]
+    labels = listed_first(labels, worst, _CONFUSION_CLASSES)
     place = {label: i for i, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels) + 1), np.int64)
     for true, matched, count in rows:
         if true in place and (matched is None or matched in place):
             counts[place[true], place[matched] if matched is not None else len(labels)] += count
     return labels, counts
-
-
-def sample_rows(
-    embeddings: Path, info: EmbeddingsInfo, splits: tuple[str, ...], *, rows: int, seed: int, labels: list[str] | None = None
-) -> pa.Table:
-    """Up to `rows` rows of some splits, picked by the hash of the id: the same ones at each run. Files come one by one.
-
-    Args:
-      labels: only items with one of these labels.
-    """
-    filters = None if labels is None else [("label", "in", labels)]
-    best: pa.Table = pa.table({"id": pa.array([], pa.string()), "label": pa.array([], pa.string())})
-    for file in info.of_splits(*splits):
-        table = pq.read_table(files.inside(embeddings, file.path), columns=["id", "label", "embedding"], filters=filters)
-        table = table.replace_schema_metadata(None)
-        best = pa.concat_tables([best, table]) if len(best) else table
-        order = np.argsort(hash_ids(best.column("id"), seed=seed + 11), kind="stable")[:rows]
-        best = best.take(order)
-    return best
 
 
 def projection(config: Config, embeddings: Path, info: EmbeddingsInfo, seen: set[str]) -> Projection | None:
@@ -184,75 +189,3 @@ def pick_classes(present: list[str], seen: set[str], seed: int) -> list[str]:
     unseen = [name for name in order if seen and name not in seen][: _PROJECTED_CLASSES // 2]
     known = [name for name in order if name not in unseen]
     return sorted([*unseen, *known[: _PROJECTED_CLASSES - len(unseen)]])
-
-
-def pick_queries(
-    config: Config, searcher: Searcher, *, calibration: dict[str, Any], embeddings: Path, info: EmbeddingsInfo
-) -> pa.Table:
-    """The queries to show: up to a third that the nearest item gets wrong, found in a sample, then any."""
-    wanted = config.report.queries
-    pool = sample_rows(embeddings, info, ("query",), rows=max(_QUERY_POOL, wanted), seed=config.seed)
-    if not len(pool):
-        return pool
-    neighbors = searcher.lookup(vectors_of(pool), calibration["k"], query_ids=pool.column("id").to_pylist())
-    matched, _ = match_labels(neighbors, calibration["matcher"])
-    labels = np.asarray(pool.column("label").to_pylist(), object)
-    wrong = np.flatnonzero((labels != None) & (matched != labels))[: wanted // 3]  # noqa: E711  element by element
-    others = np.setdiff1d(np.arange(len(pool)), wrong)[: wanted - len(wrong)]
-    return pool.take(np.concatenate([wrong, others]))
-
-
-def query_cards(
-    config: Config,
-    searcher: Searcher,
-    *,
-    calibration: dict[str, Any],
-    queries: pa.Table,
-    line: Line,
-    examples: DatasetInfo | None,
-    indexed: set[str],
-) -> list[QueryCard]:
-    """Cards of the sampled queries with their neighbors, and pictures where examples are pictures."""
-    if not len(queries):
-        return []
-    names, labels = queries.column("id").to_pylist(), queries.column("label").to_pylist()
-    depth = max(config.report.neighbors, calibration["k"])
-    neighbors = searcher.lookup(vectors_of(queries), depth, query_ids=names)
-    limit = np.float32(calibration["cutpoints"]["optimal"]["distance"]) if calibration["cutpoints"] else np.float32(np.inf)
-    k = calibration["k"]
-    nearest = Neighbors(neighbors.ids[:, :k], neighbors.labels[:, :k], neighbors.distances[:, :k])
-    matched, distances = match_labels(nearest, calibration["matcher"])
-    pictures: dict[str, np.ndarray] = {}
-    if examples is not None and examples.input.is_picture:
-        from simpipe.data.pictures import fetch_inputs
-
-        shown = neighbors.ids[:, : config.report.neighbors]
-        known = dict(zip(neighbors.ids.ravel().tolist(), neighbors.labels.ravel().tolist(), strict=True))
-        pictures = fetch_inputs(line.examples[0], examples, [*names, *shown[shown != None].tolist()], known)  # noqa: E711
-    cards = []
-    for row, (name, label) in enumerate(zip(names, labels, strict=True)):
-        around = [
-            NeighborCard(
-                id=neighbors.ids[row, j],
-                label=neighbors.labels[row, j],
-                distance=float(neighbors.distances[row, j]),
-                rank=j + 1,
-                correct=label is not None and neighbors.labels[row, j] == label,
-                passes_cutpoint=bool(neighbors.distances[row, j] <= limit),
-                image=pictures.get(neighbors.ids[row, j]),
-            )
-            for j in range(min(config.report.neighbors, neighbors.ids.shape[1]))
-            if neighbors.ids[row, j] is not None
-        ]
-        cards.append(
-            QueryCard(
-                id=name,
-                label=label,
-                matched_label=matched[row] if distances[row] <= limit else None,
-                cutpoint="optimal",
-                neighbors=around,
-                image=pictures.get(name),
-                in_index=label in indexed,
-            )
-        )
-    return cards

@@ -33,6 +33,17 @@ def number(value: Any) -> str:
     return text.replace("-", MINUS, 1) if text.startswith("-") else text
 
 
+def interval(low: float, high: float) -> str:
+    """(0.981 to 0.992): three decimals, more where the ends would look the same or small."""
+    size = max(abs(low), abs(high))
+    if size >= 10 or size < 5e-4:
+        return f"({number(low)} to {number(high)})"
+    decimals = 3 if size >= 0.1 else 4
+    if low != high and f"{low:.{decimals}f}" == f"{high:.{decimals}f}":
+        decimals += 1
+    return f"({low:.{decimals}f} to {high:.{decimals}f})".replace("-", MINUS)
+
+
 def percent(value: float) -> str:
     return MISSING if math.isnan(value) else f"{value:.1%}"
 
@@ -43,8 +54,8 @@ def plain_number(text: str) -> str:
 
 
 def words(name: str) -> str:
-    """`ann_recall_at_10` as "ANN recall@10"."""
-    text = re.sub(r"[_ ]at[_ ](?=\d)", "@", name).replace("_", " ")
+    """`ann_recall_at_10` as "ANN recall@10", `map_at_r` as "MAP@R"."""
+    text = re.sub(r"[_ ]at[_ ]r\b", "@R", re.sub(r"[_ ]at[_ ](?=\d)", "@", name)).replace("_", " ")
     return re.sub(r"\b(ann|map|ndcg)\b", lambda found: found[0].upper(), text)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from simpipe.report.parts import CalibrationPart, EvaluationPart
 
 THRESHOLD_KEYS = ("distance", "precision", "recall", "f1", "binary_accuracy")
 
@@ -128,7 +131,9 @@ class ReportData:
       class_counts: split -> class -> number of examples.
       history: training curve, name -> value per epoch; empty for ready-made vectors.
       thresholds: "distance", "precision", "recall", "f1", "binary_accuracy" -> n values; empty before calibration.
-      cutpoints: each with "name" and the keys of `thresholds`; the one named "optimal" is a headline.
+      cutpoints: each with "name", the keys of `thresholds`, further metrics, and maybe "interval", key -> [low, high]; the one
+        named "optimal" is a headline.
+      calibration, evaluation: what newer releases know beyond that.
       metrics: name -> value; `label_precision_at_1` and `ann_recall_at_10` are headlines.
       search: the search profile, one row a target. search_about: on what it was measured. routers: what the planner measured.
       confusion_labels: n class names.
@@ -151,6 +156,8 @@ class ReportData:
     thresholds: dict[str, list[float]] = field(default_factory=dict)
     cutpoints: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    calibration: CalibrationPart | None = None
+    evaluation: EvaluationPart | None = None
     search: list[SearchRow] = field(default_factory=list)
     search_about: str = ""
     routers: list[RouterRow] = field(default_factory=list)

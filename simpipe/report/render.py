@@ -10,13 +10,13 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from simpipe.report import formats, tables
+from simpipe.report import calibration, evaluation, formats, tables
 from simpipe.report.model import ReportData
 from simpipe.visualization.class_counts import MAX_BARS, class_counts
 from simpipe.visualization.confusion_svg import MAX_CLASSES, confusion_svg
 from simpipe.visualization.data_uri import is_small, picture
 from simpipe.visualization.projection import MAX_NAMED, projection_scatter
-from simpipe.visualization.threshold_curves import threshold_curves
+from simpipe.visualization.threshold_curves import interval_of, threshold_curves
 from simpipe.visualization.training_curve import training_curve
 
 MAX_QUERIES = 30
@@ -29,6 +29,8 @@ _MEANINGS = (
     ("label precision@1", "share of queries whose nearest item has the query's label"),
     ("label precision", "share of the k nearest items that have the query's label"),
     ("recall", "share of queries with an item of their label among the k nearest"),
+    ("map@r", "mean average precision of labels among as many items as the query's class has"),
+    ("ndcg", "gain of right labels among the k nearest, discounted by rank; 1 if they come first"),
     ("map", "mean average precision of labels among the k nearest items"),
     ("match right", "share of queries that get their own label at cutpoint optimal"),
     ("match none", "share of queries without a match at cutpoint optimal"),
@@ -56,6 +58,7 @@ def _environment() -> Environment:
         loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(number=formats.number, percent=formats.percent, words=formats.words, soft=formats.soft)
+    environment.filters["wilson"] = lambda each: formats.interval(each.low, each.high)
     environment.globals.update(picture=picture, is_small=is_small)
     return environment
 
@@ -66,6 +69,9 @@ def render(data: ReportData) -> str:
     optimal = _optimal(data)
     distance = formats.distance_name(data.distance)
     results = tables.class_results(data.confusion_labels, data.confusion)
+    bands = data.calibration.curves if data.calibration else None
+    worst_labels = [row.label for row in data.evaluation.worst] if data.evaluation else []
+    worst = evaluation.worst_confusion(data, worst_labels or [result.label for result in results])
     projection = data.projection
     projected = tables.classes_of({"": dict.fromkeys(projection.labels, 1)}) if projection else []
     context: dict[str, Any] = {
@@ -74,11 +80,15 @@ def render(data: ReportData) -> str:
         "headlines": _headlines(data, optimal),
         "optimal_name": optimal.get("name"),
         "facts": [(name, formats.plain_number(value)) for name, value in data.facts],
-        "metrics": [(formats.words(name), value, meaning(name)) for name, value in data.metrics.items()],
-        "threshold_plot": _safe(threshold_curves(data.thresholds, data.cutpoints, distance)),
+        **calibration.sections(data, optimal),
+        **evaluation.sections(data),
+        "metrics": evaluation.metric_rows(data, meaning),
+        "threshold_plot": _safe(threshold_curves(data.thresholds, data.cutpoints, distance, bands)),
         "threshold_rows": tables.threshold_rows(data),
         "queries": data.queries[:MAX_QUERIES],
         "confusion_plot": _safe(confusion_svg(data.confusion_labels, data.confusion)),
+        "worst_plot": _safe(confusion_svg(*worst) if len(data.confusion_labels) > MAX_CLASSES else ""),
+        "worst_rows": min(evaluation.WORST_ROWS, len(results)),
         "wide_confusion": len(data.confusion_labels) > WIDE_CONFUSION,
         "pairs": tables.confused_pairs(data.confusion_labels, data.confusion),
         "results": results[: MAX_CLASSES if len(results) <= MAX_CLASSES else tables.LONGEST],
@@ -126,8 +136,13 @@ def _headlines(data: ReportData, optimal: dict[str, Any]) -> list[Headline]:
         lines.append(Headline(shown, formats.number(value), meaning(name) if value is not None else "not measured"))
     name = f"cutpoint “{optimal['name']}”" if optimal else "cutpoint"
     note = f"largest {formats.distance_name(data.distance)} that still matches" if optimal else "not calibrated"
-    lines.append(Headline(name, formats.number(optimal.get("distance")), note))
+    lines.append(Headline(name, formats.number(optimal.get("distance")), note + _interval(optimal, "distance")))
     if optimal:
-        for key in _AT_CUTPOINT:
-            lines.append(Headline(f"{key} at cutpoint", formats.number(optimal.get(key)), _AT_CUTPOINT[key]))
+        for key, text in _AT_CUTPOINT.items():
+            lines.append(Headline(f"{key} at cutpoint", formats.number(optimal.get(key)), text + _interval(optimal, key)))
     return lines
+
+
+def _interval(point: dict[str, Any], key: str) -> str:
+    span = interval_of(point, key)
+    return f" {formats.interval(*span)}" if span else ""

@@ -1,4 +1,4 @@
-"""Precision, recall, F1 and binary accuracy against the distance threshold, with the cutpoints on them."""
+"""Precision, recall, F1 and binary accuracy against the distance threshold, with intervals and the cutpoints on them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from simpipe.visualization import style
 
 CURVES = {"precision": "precision", "recall": "recall", "f1": "F1", "binary_accuracy": "binary accuracy"}
+ALL = ("recall_all", "recall of all")  # drawn where it is not `recall`, among the curves with intervals
 _COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE)
 _CHARACTER = 0.0195  # the width of a character as a share of the axes' width
 _ROW = 13.5  # points between the names of cutpoints
@@ -51,14 +52,18 @@ def thin(thresholds: Mapping[str, Sequence[float]], keep: Sequence[float] = (), 
 
 @style.drawing("threshold-curves")
 def threshold_curves(
-    thresholds: Mapping[str, Sequence[float]], cutpoints: Sequence[Mapping[str, Any]], distance_name: str = "distance"
+    thresholds: Mapping[str, Sequence[float]],
+    cutpoints: Sequence[Mapping[str, Any]],
+    distance_name: str = "distance",
+    bands: Mapping[str, Sequence[float]] | None = None,
 ) -> tuple[Figure, str] | None:
-    """Curves with a vertical line at each cutpoint; "" where there are no thresholds.
+    """Curves with a vertical line at each cutpoint, and a grey strip over its interval; "" where there are no thresholds.
 
     Args:
       thresholds: "distance" and any of `CURVES`, lists of length n.
-      cutpoints: each with "name" and "distance".
+      cutpoints: each with "name" and "distance", and maybe `interval["distance"]`, [low, high].
       distance_name: the x axis, such as "cosine distance".
+      bands: "distance" and for a curve M: M_low and M_high, the ends of its interval; also `recall_all` itself.
     """
     marked = sorted(
         (float(point["distance"]), str(point["name"]))
@@ -76,6 +81,10 @@ def threshold_curves(
         if key in columns:
             marker = "o" if len(x) == 1 else ""
             axes.plot(x, columns[key], color=color, linestyle=dashes, linewidth=1.6, label=name, marker=marker, markersize=3)
+    banded = _bands(axes, bands or {})
+    intervals = [span for span in map(interval_of, cutpoints) if span is not None]
+    for span in intervals:
+        axes.axvspan(*span, color=style.INK, alpha=0.09, linewidth=0, zorder=0.5)
     low, high = min([x[0], *(d for d, _ in marked)]), max([x[-1], *(d for d, _ in marked)])
     pad = (high - low) * 0.02 or 0.05
     axes.set_xlim(low - pad, high + pad)
@@ -86,7 +95,30 @@ def threshold_curves(
     style.grid_lines(axes)
     figure.legend(loc="outside lower center", ncols=4, handlelength=2.2, columnspacing=1.0, handletextpad=0.4)
     names = ", ".join(f"{name} at {distance:.4g}" for distance, name in marked)
-    return figure, f"Precision, recall, F1 and binary accuracy against the distance threshold. Cutpoints: {names or 'none'}."
+    what = "Precision, recall, F1 and binary accuracy against the distance threshold"
+    return figure, f"{what}{', with intervals' if banded or intervals else ''}. Cutpoints: {names or 'none'}."
+
+
+def interval_of(point: Mapping[str, Any], key: str = "distance") -> tuple[float, float] | None:
+    """The interval of one of a cutpoint's values; None where it has none."""
+    span = (point.get("interval") or {}).get(key)
+    if span is None or any(end is None or not np.isfinite(end) for end in span):
+        return None
+    return float(span[0]), float(span[1])
+
+
+def _bands(axes: Axes, bands: Mapping[str, Sequence[float]]) -> bool:
+    """Strips between the ends of intervals, and recall of all; whether there were strips."""
+    columns = {name: np.asarray(values, np.float64) for name, values in bands.items()}
+    x, found = columns.get("distance", np.empty(0)), False
+    for key, color in zip(CURVES, _COLORS, strict=True):
+        if len(x) and f"{key}_low" in columns and np.isfinite(columns[f"{key}_low"]).any():
+            axes.fill_between(x, columns[f"{key}_low"], columns[f"{key}_high"], color=color, alpha=0.17, linewidth=0)
+            found = True
+    key, name = ALL
+    if len(x) and key in columns and not np.allclose(columns[key], columns.get("recall", np.nan), equal_nan=True):
+        axes.plot(x, columns[key], color=style.MUTED, linestyle=style.DASHES[2], linewidth=1.3, label=name)
+    return found
 
 
 def _mark_cutpoints(axes: Axes, marked: list[tuple[float, str]]) -> None:

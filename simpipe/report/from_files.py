@@ -1,0 +1,136 @@
+"""The report's parts from the files of a release: records of JSON and tables of Parquet. What is missing stays out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from simpipe.report.parts import (
+    CalibrationPart,
+    ClassRow,
+    EvaluationPart,
+    GroupsPart,
+    Latency,
+    MatcherPart,
+    PartitionRow,
+    ProbabilityPart,
+    ReliabilityBin,
+    ScoreHistogram,
+)
+
+KINDS = {"right": "hits", "wrong": "wrong", "open set": "open"}  # in words: the column of `distributions.parquet`
+_GROUPED_AT = "optimal"
+_OF_CLASS = ("label", "queries", "items", "most_confused_with")
+
+
+def calibration_part(
+    record: Mapping[str, Any],
+    *,
+    curves: pa.Table | None = None,
+    distributions: pa.Table | None = None,
+    groups: pa.Table | None = None,
+) -> CalibrationPart:
+    """What `cutpoints.json` and the tables beside it say.
+
+    Args:
+      record: `cutpoints.json`. curves: `curves.parquet`. distributions: `distributions.parquet`.
+      groups: `cutpoints_by.parquet`.
+    """
+    bootstrap = record.get("bootstrap") or {}
+    name = f"{record['matcher']}@{record['k']}"
+    return CalibrationPart(
+        matcher=record["matcher"],
+        k=record["k"],
+        queries=record.get("queries", 0),
+        labelled=record.get("labelled", 0),
+        open_set=record.get("open_set"),
+        dropped_bits=record.get("dropped_bits", 0),
+        threshold_error=record.get("threshold_error", 0.0),
+        replicates=bootstrap.get("replicates", 0),
+        confidence=bootstrap.get("confidence", 0.0),
+        curves=_curves(_of_matcher(curves, name)),
+        scores=_scores(_of_matcher(distributions, name)),
+        probability=_probability(record.get("probability")),
+        matchers=[
+            MatcherPart(each["matcher"], each["k"], list(each["cutpoints"].values()))
+            for each in (record.get("matchers") or {}).values()
+        ],
+        groups=_groups(record.get("by"), groups),
+    )
+
+
+def _of_matcher(table: pa.Table | None, name: str) -> pa.Table | None:
+    if table is None:
+        return None
+    rows = np.flatnonzero(np.asarray(table.column("matcher").to_pylist(), object) == name)
+    return table.take(pa.array(rows, pa.int64())).drop_columns(["matcher"]) if len(rows) else None
+
+
+def _curves(table: pa.Table | None) -> dict[str, list[float]]:
+    return {} if table is None else {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def _scores(table: pa.Table | None) -> ScoreHistogram | None:
+    if table is None:
+        return None
+    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    counts = {kind: np.asarray(columns[column], np.int64) for kind, column in KINDS.items()}
+    if not sum(int(each.sum()) for each in counts.values()):
+        return None
+    return ScoreHistogram(np.asarray(columns["low"], np.float64), np.asarray(columns["high"], np.float64), counts)
+
+
+def _probability(record: Mapping[str, Any] | None) -> ProbabilityPart | None:
+    if not record:
+        return None
+    bins = [ReliabilityBin(*(each[name] for name in ("mean", "share", "queries", "low", "high"))) for each in record["bins"]]
+    return ProbabilityPart(record["method"], record.get("ece"), bins)
+
+
+def _groups(about: Mapping[str, Any] | None, table: pa.Table | None) -> GroupsPart | None:
+    if not about or table is None:
+        return None
+    names = table.column("cutpoint").to_pylist()
+    shown = _GROUPED_AT if _GROUPED_AT in names or not names else names[0]
+    rows = [row for row, name in zip(table.to_pylist(), names, strict=True) if name == shown]
+    rows.sort(key=lambda row: (row["distance"], str(row["value"])))
+    return GroupsPart(about["column"], about["groups"], about.get("min_queries"), shown, rows)
+
+
+def evaluation_part(record: Mapping[str, Any]) -> EvaluationPart:
+    """What `metrics.json` says beyond its overall metrics."""
+    latency = record.get("latency") or {}
+    return EvaluationPart(
+        queries=record.get("queries", 0),
+        labelled=record.get("labelled", 0),
+        open_set=record.get("open_set"),
+        exact_queries=record.get("exact_queries"),
+        ann_recall_error=record.get("ann_recall_error"),
+        macro=dict(record.get("macro") or {}),
+        worst=[_class_row(each) for each in record.get("worst_classes") or []],
+        partitions=[
+            PartitionRow(each["partition"], each["rows"], each["neighbors"], each["found"], each["recall"])
+            for each in record.get("partitions") or []
+        ],
+        slices={column: list(rows) for column, rows in (record.get("slices") or {}).items() if rows},
+        latency=Latency(latency["queries"], dict(latency["single_ms"]), latency.get("block"), latency.get("block_us"))
+        if latency.get("single_ms")
+        else None,
+    )
+
+
+def _class_row(record: Mapping[str, Any]) -> ClassRow:
+    confused = [(label, count) for label, count in record.get("most_confused_with") or []]
+    metrics = {name: value for name, value in record.items() if name not in _OF_CLASS}
+    return ClassRow(record["label"], record["queries"], record["items"], metrics, confused)
+
+
+def listed_first(labels: Sequence[str], worst: Sequence[ClassRow], limit: int) -> list[str]:
+    """At most `limit` of the labels, in their order; those of the worst classes and what they are confused with never go."""
+    wanted = {row.label for row in worst} | {label for row in worst for label, _ in row.confused if label is not None}
+    spare = max(limit - sum(label in wanted for label in labels), 0)
+    kept = set([label for label in labels if label not in wanted][:spare]) | wanted
+    return [label for label in labels if label in kept][:limit]

@@ -1,0 +1,48 @@
+"""The reliability plot: how often queries of a stated probability are right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+from simpipe.visualization import style
+
+
+@style.drawing("reliability")
+def reliability(
+    mean: Sequence[float], share: Sequence[float], queries: Sequence[int], low: Sequence[float], high: Sequence[float]
+) -> tuple[Figure, str] | None:
+    """Shares with intervals against the diagonal, and bars of the bins' queries below; "" without queries.
+
+    Args:
+      mean: n mean probabilities of bins. share: of right queries in each.
+      queries: in each; bins without any are left out. low, high: the interval of each share.
+    """
+    n = np.asarray(queries, np.int64)
+    keep = n > 0
+    if not keep.any():
+        return None
+    x, y, below, above = (np.asarray(each, np.float64)[keep] for each in (mean, share, low, high))
+    n = n[keep]
+    figure = style.new_figure(4.0)
+    axes, bars = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    axes.plot([0, 1], [0, 1], color=style.FAINT, linewidth=1.2, linestyle=style.DASHES[1], label="as stated")
+    axes.errorbar(
+        x, y, yerr=np.maximum([y - below, above - y], 0), color=style.BLUE, linewidth=1.3, marker="o", markersize=4, capsize=2.5,
+        elinewidth=1.0, label="measured, with interval",
+    )  # fmt: skip
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_ylim(-0.03, 1.05)
+    axes.set_ylabel("share right (0 to 1)")
+    axes.legend(loc="upper left")
+    style.grid_lines(axes)
+    bars.bar(x, n, width=0.022, color=style.BLUE, alpha=0.75)
+    bars.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+    bars.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    bars.set_ylabel("queries\n(number)")
+    bars.set_xlabel("stated probability (0 to 1), mean of a bin")
+    style.grid_lines(bars)
+    return figure, f"Reliability of the probability in {len(x)} bins with {int(n.sum()):,} queries, against the diagonal."

@@ -1,0 +1,70 @@
+"""Distances of right matches, wrong matches and open-set queries over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from simpipe.visualization import style
+
+_COLORS = (style.BLUE, style.ORANGE, style.PURPLE)
+
+
+@style.drawing("score-distribution")
+def score_distribution(
+    low: np.ndarray,
+    high: np.ndarray,
+    counts: Mapping[str, np.ndarray],
+    cutpoint: tuple[str, float] | None = None,
+    distance_name: str = "distance",
+) -> tuple[Figure, str] | None:
+    """A step curve a kind, each as shares of its own queries; "" where there are none.
+
+    Args:
+      low, high: float64[n] edges of bins that do not overlap.
+      counts: up to three kinds, each int64[n]; a kind without queries is left out.
+      cutpoint: name and distance, drawn as a line.
+      distance_name: the x axis.
+    """
+    shown = {kind: np.asarray(values, np.int64) for kind, values in counts.items() if np.sum(values)}
+    if not shown:
+        return None
+    edges = np.unique(np.concatenate([low, high]))
+    if len(edges) < 2:  # all distances are equal
+        edges = edges[0] + np.array([-0.5, 0.5]) * max(abs(edges[0]) * 0.01, 1e-6)
+    place = np.minimum(np.searchsorted(edges, low), len(edges) - 2)
+    figure = style.new_figure(3.0)
+    axes = figure.add_subplot()
+    for (kind, values), color, dashes in zip(shown.items(), _colors_of(counts, shown), style.DASHES, strict=False):
+        total = int(values.sum())
+        share = np.zeros(len(edges) - 1)
+        np.add.at(share, place, values / total)
+        label = f"{style.shorten(kind)} ({total:,})"
+        axes.stairs(share, edges, fill=True, color=color, alpha=0.18, linewidth=0)
+        axes.stairs(share, edges, color=color, linewidth=1.5, linestyle=dashes, label=label)
+    said = ""
+    if cutpoint is not None and np.isfinite(cutpoint[1]):
+        name, distance = style.shorten(cutpoint[0]), cutpoint[1]
+        axes.axvline(distance, color=style.INK, linewidth=1.0, linestyle=(0, (2, 1.5)))
+        left = distance > edges[0] + 0.6 * (edges[-1] - edges[0])
+        axes.annotate(
+            f"{name}: {distance:.4f}", (distance, 1), xytext=(-3 if left else 3, 3), xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points", fontsize=9, color=style.INK, ha="right" if left else "left", va="bottom",
+        )  # fmt: skip
+        said = f" Cutpoint {name} at {distance:.4g}."
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.set_xlabel(f"{distance_name} of the match")
+    axes.set_ylabel("share of the kind's queries a bin (%)")
+    style.grid_lines(axes)
+    figure.legend(loc="outside lower center", ncols=3, handlelength=2.2, columnspacing=1.2, handletextpad=0.4)
+    kinds = ", ".join(f"{int(values.sum()):,} {kind}" for kind, values in shown.items())
+    return figure, f"Histograms of the match's distance: {kinds} queries.{said}"
+
+
+def _colors_of(counts: Mapping[str, np.ndarray], shown: Mapping[str, np.ndarray]) -> list[str]:
+    """A kind keeps its colour where another one is left out."""
+    return [_COLORS[place % len(_COLORS)] for place, kind in enumerate(counts) if kind in shown]

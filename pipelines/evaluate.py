@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.calibrate import query_spec, run_queries, scratch
+from pipelines.queries import query_spec, run_queries, scratch
 from simpipe import files, releases
 from simpipe.arrow import pc
 from simpipe.config import Config
@@ -40,7 +40,7 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
     calibration = files.read_json(releases.verify_file(release, manifest.file(CUTPOINTS_JSON)))
     settings = config.evaluate
     depth = max(settings.k, config.calibrate.k, *settings.recall_at)
-    spec = query_spec(config, release, manifest, embeddings, k=depth, exact=True)
+    spec = query_spec(config, release, manifest, embeddings, k=depth, exact_k=depth)
     work = scratch(release, "evaluate")
     path = work / "sums.json"
     collect = CollectMetrics(settings.k, settings.recall_at, items_of_label(release, manifest), calibration, str(path))

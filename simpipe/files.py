@@ -71,17 +71,19 @@ def inside(root: Path, relative: str) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it into place when the block ends without error.
 
-    Readers see the old file or the whole new one, never a half. The file is flushed to disk first.
+    Readers see the old file or the whole new one, never a half. The file is flushed to disk first, unless it need not
+    outlive the machine (`flush`): scratch files of a job.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TMP_PREFIX}{secrets.token_hex(4)}-{path.name}")
     try:
         yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
+        if flush:
+            with open(temporary, "rb") as handle:
+                os.fsync(handle.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

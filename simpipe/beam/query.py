@@ -1,65 +1,99 @@
-"""Wiring of jobs over all queries: partitions search, blocks merge, small sums come out."""
+"""Wiring of jobs over all queries: files are prepared and routed, partitions search, chunks merge."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 from apache_beam.metrics.metric import Metrics
-from apache_beam.pvalue import PBegin, PCollection, PValue
+from apache_beam.pvalue import AsList, PBegin, PCollection, PValue
 
-from simpipe import files
-from simpipe.beam.io import Outcome, WriteSummary
+from simpipe.beam.io import SHOWN_REJECTS, Outcome, WriteSummary, write_rejects
 from simpipe.beam.workers import held_once
-from simpipe.calibration import PairCounts
-from simpipe.errors import ContractError
-from simpipe.evaluators import EvaluationSums, evaluate_block
-from simpipe.index.query import Answer, Partial, QuerySpec, merge_partials, search_partition
-from simpipe.index.searcher import Searcher, open_release
-from simpipe.matchers import match_labels
+from simpipe.index.answers import Answer
+from simpipe.index.query import QueryPlan, QuerySpec, Search, mark, open_for, plan_job
+from simpipe.index.query_merge import merge_chunk
+from simpipe.index.query_prepare import prepare_source
+from simpipe.index.query_search import search_partition
+from simpipe.index.searcher import Searcher
+from simpipe.manifest import Manifest
+from simpipe.query_files import Source
 from simpipe.types import Counts
 
-Key = tuple[int, int]
+PREPARED_JSON = "prepared.json"
+ANSWERED_JSON = "answered.json"
 
 
-def _search(number: int, spec: QuerySpec) -> Iterator[tuple[Key, Partial]]:
-    # The searcher holds one partition at a time here: a worker's memory is that of the partition it works on.
-    searcher: Searcher = held_once("searcher", (spec.release, number), lambda: open_release(spec.release))
-    yield from search_partition(searcher, spec, number)
-    if spec.work:
-        (Path(spec.work) / f"partition-{number:05d}.done").touch()
+def _searcher(spec: QuerySpec) -> Searcher:
+    return held_once("searcher", (spec.release, spec.work), lambda: open_for(spec))
 
 
-def _merge(element: tuple[Key, Iterable[Partial]], spec: QuerySpec) -> Answer:
-    key, partials = element
-    answer = merge_partials(spec, key, partials)
-    Metrics.counter("simpipe", "in-items").inc(len(answer.ids))
-    return answer
+def _prepare(source: Source, spec: QuerySpec) -> Outcome:
+    counts, rejects = prepare_source(_searcher(spec), spec, source)
+    Metrics.counter("simpipe", "in-items").inc(counts.read)
+    Metrics.counter("simpipe", "rejected").inc(counts.rejected)
+    name = f"queries-{source.number:05d}"
+    write_rejects(Path(spec.work), name, rejects)
+    mark(spec, name)
+    record = {"path": name, "rows": counts.written}
+    return Outcome(counts, (record,), tuple(rejects[:SHOWN_REJECTS]))
+
+
+def _search(search: Search, prepared: list[Outcome], spec: QuerySpec) -> int:
+    started = time.monotonic()
+    asked = search_partition(_searcher(spec), spec, search)
+    Metrics.distribution("simpipe", "search-msec").update(int(1000 * (time.monotonic() - started)))
+    mark(spec, search.name)
+    return asked
+
+
+def _merge(chunk: int, searched: list[int], spec: QuerySpec) -> Iterator[Answer]:
+    for answer in merge_chunk(_searcher(spec), spec, chunk):
+        Metrics.counter("simpipe", "out-items").inc(len(answer))
+        yield answer
+    mark(spec, f"merge-{chunk:05d}")
 
 
 @dataclass
 class QueryRelease(beam.PTransform):
-    """PBegin -> PCollection[Answer], one a query block; see `simpipe.index.query`.
+    """PBegin -> PCollection[Answer], one a query block, in any order; see `simpipe.index.query`.
+
+    What was read and rejected goes to `prepared.json` in the work folder, rejected queries one by one to `rejects/` there.
 
     Args:
-      spec: the job. partitions: numbers of the partitions that hold items.
+      spec: the job; `work` names a folder that all workers see.
+      partitions: numbers of the partitions that hold items. plan: of the job, where it was made already.
     """
 
     spec: QuerySpec
     partitions: tuple[int, ...]
+    plan: QueryPlan | None = None
 
     def expand(self, input_or_inputs: PBegin) -> PValue:
+        spec, begin = self.spec, input_or_inputs
+        plan = self.plan or plan_job(spec, self.partitions, dim=Manifest.load(Path(spec.release)).dim)
+        prepared: Any = (
+            begin
+            | "Sources" >> beam.Create(list(plan.sources))
+            | "Spread sources" >> beam.Reshuffle()
+            | "PrepareQueries" >> beam.Map(_prepare, spec=spec)
+        )
+        _ = prepared | "Prepared" >> WriteSummary(str(Path(spec.work) / PREPARED_JSON))
+        searched: Any = (
+            begin
+            | "Searches" >> beam.Create(list(plan.searches))
+            | "Spread searches" >> beam.Reshuffle()
+            | "SearchPartitions" >> beam.Map(_search, prepared=AsList(prepared), spec=spec)
+        )
         return (
-            input_or_inputs
-            | "Partitions" >> beam.Create(list(self.partitions))
-            | "Spread" >> beam.Reshuffle()
-            | "SearchPartitions" >> beam.FlatMap(_search, spec=self.spec)
-            | "GroupByBlock" >> beam.GroupByKey()
-            | "MergeBlocks" >> beam.Map(_merge, spec=self.spec)
+            begin
+            | "Chunks" >> beam.Create(list(range(plan.chunks)))
+            | "Spread chunks" >> beam.Reshuffle()
+            | "MergeBlocks" >> beam.FlatMap(_merge, searched=AsList(searched), spec=spec)
         )
 
 
@@ -74,107 +108,4 @@ class CountAnswers(beam.PTransform):
 
 
 def _count(answer: Answer) -> Outcome:
-    return Outcome(Counts(len(answer.ids), len(answer.ids), 0))
-
-
-class _Sum(beam.CombineFn):
-    """Adds mergeable values."""
-
-    def __init__(self, zero: Callable[[], Any], add: Callable[[list[Any]], Any]) -> None:
-        self._zero = zero
-        self._add = add
-
-    def create_accumulator(self) -> Any:
-        return self._zero()
-
-    def add_input(self, mutable_accumulator: Any, element: Any) -> Any:
-        return self._add([mutable_accumulator, element])
-
-    def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
-        return self._add(list(accumulators))
-
-    def extract_output(self, accumulator: Any) -> Any:
-        return accumulator
-
-
-def _no_pairs() -> PairCounts:
-    return PairCounts.merge([])
-
-
-def _pairs(answer: Answer, matcher: str) -> PairCounts:
-    labelled = np.flatnonzero(answer.labels != None)  # noqa: E711  element by element
-    labels, distances = match_labels(answer.found.take(labelled), matcher)
-    return PairCounts.of(distances, labels == answer.labels[labelled])
-
-
-def _write_pairs(pairs: PairCounts, path: str) -> None:
-    with files.replacing(Path(path)) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, distances=pairs.distances, hits=pairs.hits, total=pairs.total, unmatched=pairs.unmatched)
-
-
-def read_pairs(path: Path) -> PairCounts:
-    with np.load(path, allow_pickle=False) as data:
-        return PairCounts(data["distances"], data["hits"], data["total"], int(data["unmatched"]))
-
-
-@dataclass
-class CollectPairs(beam.PTransform):
-    """PCollection[Answer] -> counts of (distance, hit) over all labelled queries, written to `path`."""
-
-    matcher: str
-    path: str
-
-    def expand(self, input_or_inputs: PCollection[Answer]) -> PValue:
-        return (
-            input_or_inputs
-            | "Match" >> beam.Map(_pairs, matcher=self.matcher)
-            | "MergePairs" >> beam.CombineGlobally(_Sum(_no_pairs, PairCounts.merge))
-            | "WritePairs" >> beam.Map(_write_pairs, path=self.path)
-        )
-
-
-def _add_sums(parts: list[EvaluationSums]) -> EvaluationSums:
-    total = EvaluationSums()
-    for part in parts:
-        total = total + part
-    return total
-
-
-def _evaluate(answer: Answer, k: int, recall_at: tuple[int, ...], counts: Mapping[str, int], calibration: Any) -> EvaluationSums:
-    if answer.exact is None:
-        raise ContractError("evaluation needs exact neighbors beside those found", "ask with QuerySpec(exact=True)")
-    return evaluate_block(
-        answer.labels,
-        answer.found,
-        answer.exact,
-        k=k,
-        recall_at=recall_at,
-        items_of_label=counts,
-        calibration=calibration,
-    )
-
-
-def _write_sums(sums: EvaluationSums, path: str) -> None:
-    rows = [[true, matched, count] for (true, matched), count in sums.confusion.items()]
-    about = {"queries": sums.queries, "labelled": sums.labelled, "metrics": sums.metrics()}
-    files.write_json(Path(path), {**about, "confusion": sorted(rows, key=lambda row: (row[0], row[1] is None, row[1] or ""))})
-
-
-@dataclass
-class CollectMetrics(beam.PTransform):
-    """PCollection[Answer] -> evaluation sums over all queries, written as JSON to `path`."""
-
-    k: int
-    recall_at: tuple[int, ...]
-    items_of_label: dict[str, int]
-    calibration: dict[str, Any]
-    path: str
-
-    def expand(self, input_or_inputs: PCollection[Answer]) -> PValue:
-        return (
-            input_or_inputs
-            | "Evaluate"
-            >> beam.Map(_evaluate, k=self.k, recall_at=self.recall_at, counts=self.items_of_label, calibration=self.calibration)
-            | "MergeSums" >> beam.CombineGlobally(_Sum(EvaluationSums, _add_sums))
-            | "WriteSums" >> beam.Map(_write_sums, path=self.path)
-        )
+    return Outcome(Counts(len(answer), len(answer), 0))

@@ -100,6 +100,12 @@ def partition_record(folder: Path) -> dict[str, Any]:
     }
 
 
+def vectors_in(folder: Path, *, rows: int, dim: int, storage: Storage, distance: str) -> Vectors:
+    """Maps the vectors of a partition whose files were verified; see `stored.map_vectors`."""
+    where = files.read_json(folder / BACKEND_JSON).get("vectors", VECTORS_FILE)
+    return map_vectors(files.inside(folder, where), folder / SCALE_FILE, rows=rows, dim=dim, storage=storage, distance=distance)
+
+
 def stack_rows(rows: np.ndarray, places: np.ndarray, better: np.ndarray) -> np.ndarray:
     """`rows` int64[n, k] with those at `places` taken from `better`, padded with -1 to the wider of both."""
     out = np.full((len(rows), max(rows.shape[1], better.shape[1])), -1, np.int64)
@@ -167,9 +173,7 @@ class Partition:
           ContractError: rows and vectors disagree, or a file is not what it should be.
         """
         rows = Rows.load(folder / ROWS_FILE)
-        where = files.read_json(folder / BACKEND_JSON).get("vectors", VECTORS_FILE)
-        path, scale = files.inside(folder, where), folder / SCALE_FILE
-        vectors = map_vectors(path, scale, rows=len(rows), dim=dim, storage=storage, distance=distance)
+        vectors = vectors_in(folder, rows=len(rows), dim=dim, storage=storage, distance=distance)
         backend = load_backend(folder, kind, vectors, distance=distance, params=params, storage=storage)  # type: ignore[arg-type]
         return cls(rows, vectors, backend, distance, number)
 

@@ -1,26 +1,34 @@
-"""Query fan-out as pure functions: query blocks x partitions, partial answers merged block by block.
+"""Jobs over all queries of many files: what a job asks, and the job without Beam.
 
-One work item is a partition: its index is loaded once and all query blocks pass through it.
+Three stages hand on files in a work folder: queries are prepared and routed chunk by chunk, partitions search what asks them,
+and chunks merge what partitions found. Memory is bounded by block x k x partitions, whatever the number of queries.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from simpipe.embeddings import iterate_blocks
-from simpipe.index.merge import TopK, merge_lines, stack_lines, without_self
-from simpipe.index.partitions import Partition
-from simpipe.index.rows import ROW_MASK, Rows, names_of, place_of, same_ids, ties_of
+from simpipe.index.answers import Answer
 from simpipe.index.searcher import Searcher, open_release
-from simpipe.index.setting import SearchSetting
-from simpipe.types import Neighbors
+from simpipe.index.setting import ALL, SearchSetting
+from simpipe.query_files import Source, plan_sources
+
+__all__ = ["Answer", "Part", "QueryPlan", "QuerySpec", "Search", "answer_all", "open_for", "plan_job"]
+
+_PARTS = 16  # searches that a job has at least, where there are so many chunks
+_MOST_CHUNKS = 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the searches of a job. `wanted`: neighbors a query, its own item among them."""
+
+    name: str
+    wanted: int
+    exact: bool
 
 
 @dataclass(frozen=True)
@@ -28,138 +36,121 @@ class QuerySpec:
     """A job over all queries.
 
     Attributes:
-      release: the release's folder. files: Parquet files of queries.
-      k: neighbors a query. exact: search exactly as well. block: queries a block.
-      probes: partitions a query asks; None: as `setting` says.
-      work: where finished partitions leave a mark, for progress.
-      setting: how partitions are asked; None (and no `probes`): the release's default, as `lookup` asks.
+      release: the release's folder. files: Parquet files of queries, see `simpipe.query_files`.
+      k: neighbors a query. exact: found by scanning all partitions instead of their indexes.
+      exact_k: neighbors of the exact search beside it; 0: none. exact_share: of the queries that it takes, by hash of the id.
+      deep: neighbors of one more search with the same setting; 0: none.
+      block: queries of an answer, at most. columns: metadata columns of the queries that answers carry.
+      names: what is named of neighbors: `ids`, `labels`, both or nothing.
+      setting: how partitions are asked, or `probes`; neither: the release's default, as `lookup` asks.
+      share: of the queries that are asked at all, by hash of the id. work: folder of the job's files.
     """
 
     release: str
     files: tuple[str, ...]
     k: int
-    exact: bool
-    block: int
-    probes: int | None = None
-    work: str = ""
+    exact: bool = False
+    exact_k: int = 0
+    exact_share: float = 1.0
+    deep: int = 0
+    block: int = 1024
+    columns: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset({"ids", "labels"})
     setting: SearchSetting | None = None
+    probes: int | None = None
+    share: float = 1.0
+    work: str = ""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """`found`, and `deep` and `exact` where asked for."""
+        parts = [Part("found", self.k + 1, self.exact)]
+        if self.deep:
+            parts.append(Part("deep", self.deep + 1, self.exact))
+        if self.exact_k:
+            parts.append(Part("exact", self.exact_k + 1, True))
+        return tuple(parts)
 
     def setting_for(self, searcher: Searcher) -> SearchSetting:
         """How this job asks partitions."""
-        return searcher.setting_for(probes=self.probes, setting=self.setting)
+        return ALL if self.exact else searcher.setting_for(probes=self.probes, setting=self.setting)
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """What a partition found, with the names, to be merged elsewhere.
+class Search:
+    """The work of one search: a partition, and chunks whose queries may ask it."""
 
-    Attributes:
-      distances: float32[m, k]; +inf where there is none. tie: uint64[m, k].
-      ids: large_string[m * k], null where there is none. labels: the same, or a dictionary.
+    partition: int
+    chunks: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return f"search-{self.partition:05d}-{self.chunks[0]:05d}"
+
+
+@dataclass(frozen=True)
+class QueryPlan:
+    """All work of a job, from the files' footers and the manifest."""
+
+    sources: tuple[Source, ...]
+    searches: tuple[Search, ...]
+    chunks: int
+
+    @property
+    def rows(self) -> int:
+        return sum(source.rows for source in self.sources)
+
+    @property
+    def pieces(self) -> int:
+        """How many marks a finished job has left."""
+        return len(self.sources) + len(self.searches) + self.chunks
+
+
+def open_for(spec: QuerySpec) -> Searcher:
+    """The release of a job; one partition at a time stays loaded, so that a worker's memory is that of the one it works on."""
+    return open_release(spec.release, cache_bytes=1)
+
+
+def plan_job(spec: QuerySpec, partitions: tuple[int, ...], *, dim: int) -> QueryPlan:
+    """Cuts a job into work items.
+
+    Args:
+      partitions: that hold items. dim: of the release.
+
+    Raises:
+      QueryError, ConfigError: see `plan_sources`.
     """
-
-    distances: np.ndarray
-    tie: np.ndarray
-    ids: pa.Array
-    labels: pa.Array
-
-    @classmethod
-    def of(cls, part: Partition, found: TopK) -> Candidates:
-        rows = np.where(found.place < 0, -1, found.place & ROW_MASK).ravel()
-        places = pa.array(rows, mask=rows < 0)
-        labels = part.rows.labels.take(places)
-        if pa.types.is_dictionary(labels.type):  # a partition's whole dictionary would travel with each block
-            labels = labels.dictionary_decode()
-        return cls(found.distances, found.tie, part.rows.ids.take(places), labels)
-
-
-@dataclass(frozen=True)
-class Partial:
-    """What one partition knows of one query block: the rows that asked it and their candidates; exact ones for all rows."""
-
-    rows: np.ndarray
-    found: Candidates
-    exact: Candidates | None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A finished query block: ids and labels object[n], neighbors by ANN and by exact search."""
-
-    ids: np.ndarray
-    labels: np.ndarray
-    found: Neighbors
-    exact: Neighbors | None
-
-
-def search_partition(searcher: Searcher, spec: QuerySpec, number: int) -> Iterator[tuple[tuple[int, int], Partial]]:
-    """Partial answers of one partition to every query block, keyed by (file, first row)."""
-    wanted = spec.k + 1  # the query's own item may be among them
-    setting = spec.setting_for(searcher)
-    for file, path in enumerate(spec.files):
-        for block in iterate_blocks(Path(path), spec.block):
-            queries = searcher.check_queries(block.vectors)
-            rows = np.flatnonzero(searcher.ask(queries, wanted, setting)[:, number])
-            if not len(rows) and not spec.exact:
-                continue
-            part = searcher.partition(number)
-            exact = Candidates.of(part, part.search(queries, wanted, exact=True)) if spec.exact else None
-            found = Candidates.of(part, part.search(queries[rows], wanted, setting=setting))
-            yield (file, block.first_row), Partial(rows, found, exact)
-
-
-def merge_partials(spec: QuerySpec, key: tuple[int, int], partials: Iterable[Partial]) -> Answer:
-    """The answer of one block from the partial answers of all partitions, in any order."""
-    file, first = key
-    ids, labels = _names(Path(spec.files[file]), first, spec.block)
-    parts = list(partials)
-    found = _merged([(part.rows, part.found) for part in parts], ids, spec.k)
-    everyone = np.arange(len(ids))
-    exact = [(everyone, part.exact) for part in parts if part.exact is not None]
-    return Answer(ids, labels, found, _merged(exact, ids, spec.k) if spec.exact else None)
-
-
-def _merged(parts: list[tuple[np.ndarray, Candidates]], ids: np.ndarray, k: int) -> Neighbors:
-    tables: dict[int, Rows] = {}
-    places: list[np.ndarray] = []
-    for number, (_, part) in enumerate(parts):
-        flat = np.arange(part.distances.size).reshape(part.distances.shape)
-        places.append(place_of(number, np.where(np.isfinite(part.distances), flat, -1)))
-        tables[number] = Rows(part.ids, part.labels, part.tie.ravel())
-    width = min(k + 1, sum(part.distances.shape[1] for _, part in parts))
-    if not width:
-        return Neighbors(*(np.empty((len(ids), 0), kind) for kind in (object, object, np.float32)))
-    place = stack_lines(places)
-    distances, place = merge_lines(
-        np.concatenate([rows for rows, _ in parts]),
-        stack_lines([part.distances for _, part in parts]),
-        place,
-        len(ids),
-        width,
-        tie=lambda lines, place=place: ties_of(tables, place[lines]),
-        same=functools.partial(same_ids, tables),
-    )
-    return without_self(Neighbors(*names_of(tables, place), distances), ids, k)
-
-
-@functools.lru_cache(maxsize=2)
-def _columns(path: str, modified: int) -> pa.Table:
-    """Ids and labels of a file, kept for its blocks."""
-    return pq.read_table(path, columns=["id", "label"])
-
-
-def _names(path: Path, first: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    table = _columns(str(path), path.stat().st_mtime_ns).slice(first, rows)
-    return table.column("id").to_numpy(zero_copy_only=False), table.column("label").to_numpy(zero_copy_only=False)
+    sources = plan_sources(spec.files, spec.columns, dim=dim, block=spec.block)
+    chunks = sum(len(source.chunks) for source in sources)
+    # A partition is loaded once for many chunks; where there are few partitions their chunks are shared out.
+    groups = min(chunks, max(-(-_PARTS // max(len(partitions), 1)), -(-chunks // _MOST_CHUNKS)))
+    searches = [
+        Search(partition, tuple(range(chunks * group // groups, chunks * (group + 1) // groups)))
+        for partition in partitions
+        for group in range(groups)
+    ]
+    return QueryPlan(tuple(sources), tuple(searches), chunks)
 
 
 def answer_all(spec: QuerySpec) -> Iterator[Answer]:
-    """The same job without Beam: all blocks, in order."""
-    searcher = open_release(spec.release)
-    partials: dict[tuple[int, int], list[Partial]] = {}
-    for about in searcher.manifest.partitions:
-        if about.rows:
-            for key, partial in search_partition(searcher, spec, about.partition):
-                partials.setdefault(key, []).append(partial)
-    for key in sorted(partials):
-        yield merge_partials(spec, key, partials[key])
+    """The job without Beam: all blocks, in the order of the files. Rejected queries are left out."""
+    from simpipe.index.query_merge import merge_chunk
+    from simpipe.index.query_prepare import prepare_source
+    from simpipe.index.query_search import search_partition
+
+    searcher = open_for(spec)
+    partitions = tuple(about.partition for about in searcher.manifest.partitions if about.rows)
+    plan = plan_job(spec, partitions, dim=searcher.dim)
+    with tempfile.TemporaryDirectory(prefix="queries-", dir=spec.work or None) as work:
+        spec = replace(spec, work=work)
+        for source in plan.sources:
+            prepare_source(searcher, spec, source)
+        for search in plan.searches:
+            search_partition(searcher, spec, search)
+        for chunk in range(plan.chunks):
+            yield from merge_chunk(searcher, spec, chunk)
+
+
+def mark(spec: QuerySpec, name: str) -> None:
+    """Leaves a mark of a finished piece of work, for progress."""
+    (Path(spec.work) / f"{name}.done").touch()

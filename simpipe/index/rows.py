@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,10 +76,14 @@ class Rows:
         codes, names = self._names
         return names[codes[rows]]
 
-    def rows_of(self, items: Sequence[str] | np.ndarray) -> np.ndarray:
-        """The rows of ids: int64[m], -1 for one that is not here."""
+    def rows_of(self, items: Any, hashes: np.ndarray | None = None) -> np.ndarray:
+        """The rows of ids: int64[m], -1 for one that is not here.
+
+        Args:
+          items: an Arrow column or a sequence of strings. hashes: of them, where these are known.
+        """
         names = _array(items)
-        hashes, found = hash_ids(names), np.full(len(names), -1, np.int64)
+        hashes, found = hash_ids(names) if hashes is None else hashes, np.full(len(names), -1, np.int64)
         at, left = np.searchsorted(self.tie, hashes), np.arange(len(names))
         while len(left):  # once, but for ids that share a hash
             left = left[at[left] < len(self)]
@@ -168,10 +172,22 @@ def _spans(tables: Mapping[int, Rows], there: np.ndarray) -> Iterator[tuple[Rows
 
 def same_ids(tables: Mapping[int, Rows], one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """bool[m]: whether two places hold the same id."""
-    return pc.equal(_ids_at(tables, one), _ids_at(tables, other)).to_numpy(zero_copy_only=False)
+    return pc.equal(ids_at(tables, one), ids_at(tables, other)).to_numpy(zero_copy_only=False)
 
 
-def _ids_at(tables: Mapping[int, Rows], place: np.ndarray) -> pa.Array:
+def labels_of(tables: Mapping[int, Rows], place: np.ndarray) -> np.ndarray:
+    """Labels at places int64[...]: object[...], None at -1 and where there is none."""
+    flat = place.ravel()
+    order = np.argsort(flat, kind="stable")
+    order = order[np.searchsorted(flat[order], 0) :]
+    there, labels = flat[order], np.empty(len(flat), object)
+    for table, span in _spans(tables, there):
+        labels[order[span]] = table.take_labels(there[span] & ROW_MASK)
+    return labels.reshape(place.shape)
+
+
+def ids_at(tables: Mapping[int, Rows], place: np.ndarray) -> pa.Array:
+    """Ids at places int64[m], none of them -1."""
     order = np.argsort(place, kind="stable")
     there = place[order]
     found = pa.concat_arrays([table.ids.take(pa.array(there[span] & ROW_MASK)) for table, span in _spans(tables, there)])

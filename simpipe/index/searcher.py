@@ -18,11 +18,12 @@ from simpipe.cutpoints import CUTPOINTS_JSON
 from simpipe.errors import QueryError, ReleaseError
 from simpipe.index.base_searcher import BaseSearcher
 from simpipe.index.cache import PartitionCache, default_bytes
-from simpipe.index.partitions import Partition, partition_folder
+from simpipe.index.partitions import Partition, partition_folder, vectors_in
 from simpipe.index.profile import PROFILE_JSON, Profile
 from simpipe.index.router import ROUTER_FILE, Router
-from simpipe.index.rows import ROWS_FILE
+from simpipe.index.rows import ROWS_FILE, Rows
 from simpipe.index.setting import ALL, SearchSetting
+from simpipe.index.stored import Vectors
 from simpipe.manifest import MANIFEST_JSON, Manifest, ManifestFile
 from simpipe.types import Neighbors
 
@@ -93,6 +94,7 @@ class Searcher(BaseSearcher):
         self._verified: dict[str, Path] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
+        self._rows: dict[int, Rows] = {}
         self.router = Router.load(self.file(ROUTER_FILE), len(manifest.partitions))
         under: dict[str, list[ManifestFile]] = {}
         for entry in manifest.files:
@@ -170,18 +172,42 @@ class Searcher(BaseSearcher):
     def _load(self, number: int) -> Partition:
         """Every file is verified before a library sees one: damaged ones can crash it."""
         about = self.manifest.partitions[number]
-        paths = [self.file(entry.path) for entry in self._files[number]]
-        rows = next((path for path in paths if path.name == ROWS_FILE), None)
-        if rows is None:
-            raise ReleaseError(f"{self.title}: no {ROWS_FILE} of {partition_folder(number)}", "build the release again")
         return Partition.load(
-            rows.parent,
+            self._verified_folder(number),
             about.backend,
             distance=self.manifest.distance,
             dim=self.manifest.dim,
             params=self.manifest.backend,
             storage=self.manifest.storage,  # type: ignore[arg-type]  # the loader refuses another
             number=number,
+        )
+
+    def _verified_folder(self, number: int) -> Path:
+        paths = [self.file(entry.path) for entry in self._files[number]]
+        return self._rows_path(number, paths).parent
+
+    def _rows_path(self, number: int, paths: Sequence[Path]) -> Path:
+        rows = next((path for path in paths if path.name == ROWS_FILE), None)
+        if rows is None:
+            raise ReleaseError(f"{self.title}: no {ROWS_FILE} of {partition_folder(number)}", "build the release again")
+        return rows
+
+    def rows(self, number: int) -> Rows:
+        """The rows of a partition, verified and mapped, without its index; they stay mapped."""
+        if number not in self._rows:
+            listed = [entry.path for entry in self._files[number] if entry.path.endswith("/" + ROWS_FILE)]
+            self._rows[number] = Rows.load(self._rows_path(number, [self.file(path) for path in listed]))
+        return self._rows[number]
+
+    def stored_vectors(self, number: int) -> Vectors:
+        """The vectors of a partition, verified and mapped, without its index."""
+        manifest, folder = self.manifest, self._verified_folder(number)
+        return vectors_in(
+            folder,
+            rows=len(self.rows(number)),
+            dim=manifest.dim,
+            storage=manifest.storage,  # type: ignore[arg-type]  # the loader refuses another
+            distance=manifest.distance,
         )
 
     def items_of(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:

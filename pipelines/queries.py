@@ -1,0 +1,164 @@
+"""Jobs over all queries, as the verbs run them: which queries, the graph, and the reconciliation of its counts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from simpipe import files
+from simpipe.config import Config
+from simpipe.config.index import RejectLimit
+from simpipe.embeddings import EmbeddingsFile, EmbeddingsInfo
+from simpipe.errors import ContractError, IncompatibleError, SimpipeError
+from simpipe.index.query import QuerySpec, plan_job
+from simpipe.index.searcher import Searcher
+from simpipe.manifest import Manifest
+from simpipe.progress import watching
+from simpipe.types import Counts
+
+
+def scratch(release: Path, step: str) -> Path:
+    """An empty work folder beside the release; what a killed run left there goes."""
+    work = release.parent / f".work-{release.name}-{step}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    return work
+
+
+def query_count(embeddings: Path, *, splits: Sequence[str] = ("query",)) -> int:
+    """Embeddings of some splits."""
+    return sum(file.rows for file in EmbeddingsInfo.load(embeddings).of_splits(*splits))
+
+
+def query_spec(
+    config: Config,
+    release: Path,
+    manifest: Manifest,
+    embeddings: Path,
+    *,
+    k: int,
+    exact_k: int = 0,
+    exact_queries: int | None = None,
+    exact_share: float = 1.0,
+    deep: int = 0,
+    columns: Sequence[str] = (),
+    names: Collection[str] = ("ids", "labels"),
+    splits: Sequence[str] = ("query",),
+    max_queries: int | None = None,
+) -> QuerySpec:
+    """The job over splits of an embeddings data set, after checking that it fits the release.
+
+    Args:
+      splits: `query`; or those that are indexed, where items are the queries: each without its own entry.
+      max_queries: about so many, drawn by the hash of the id; None: all.
+      exact_queries: of these, about so many are searched exactly as well (or `exact_share` of them).
+      k, exact_k, deep, columns, names: see `QuerySpec`.
+
+    Raises:
+      IncompatibleError: names both sides. SimpipeError: no queries. ContractError: an altered file.
+    """
+    info = EmbeddingsInfo.load(embeddings)
+    for what, own, other in (
+        ("encoder", manifest.encoder.fingerprint, info.encoder),
+        ("dim", manifest.dim, info.dim),
+        ("distance", manifest.distance, info.distance),
+    ):
+        if own != other:
+            raise IncompatibleError(
+                f"{embeddings}: {what} {str(other)[:12]}, release {manifest.release} has {str(own)[:12]}",
+                "embed the queries with the release's encoder, or build a release from these embeddings",
+            )
+    listed = [file for file in info.of_splits(*splits) if file.rows]
+    if not listed:
+        what = "held-out queries" if tuple(splits) == ("query",) else f"embeddings in {', '.join(splits)}"
+        raise SimpipeError(f"{embeddings}: no {what}", "set queries.fraction above 0, or add data")
+    total = sum(file.rows for file in listed)
+    asked = total if max_queries is None else min(total, max_queries)
+    if exact_queries is not None:
+        exact_share = min(exact_share, exact_queries / asked)
+    # As `lookup` will ask: the configuration may have changed since the build.
+    setting = Searcher(release, manifest).setting_of(config.search.model_dump())
+    return QuerySpec(
+        str(release),
+        tuple(_verified(embeddings, file) for file in listed),
+        k,
+        exact_k=exact_k,
+        exact_share=exact_share,
+        deep=deep,
+        block=config.search.block,
+        columns=tuple(columns),
+        names=frozenset(names),
+        setting=setting,
+        share=asked / total,
+    )
+
+
+def _verified(embeddings: Path, file: EmbeddingsFile) -> str:
+    path = files.inside(embeddings, file.path)
+    files.verify(path, files.FileEntry(file.path, file.size, file.sha256))
+    return str(path)
+
+
+def run_queries(
+    config: Config | None,
+    spec: QuerySpec,
+    *,
+    manifest: Manifest,
+    collect: Any,
+    beam_args: Sequence[str],
+    verb: str,
+    rejects: RejectLimit | None = None,
+    folder: Path | None = None,
+) -> Counts:
+    """Runs one job over all queries.
+
+    Args:
+      config: its `name` is the job's; None: the release's.
+      spec: the job; its `work` folder, or one beside the release, holds the files of the job. manifest: of the release.
+      collect: a PTransform that consumes the answers.
+      beam_args: Beam's own options. verb: for names.
+      rejects: the largest share of rejected queries; None: no limit.
+      folder: rejected queries are listed in `rejects/` there; None: nowhere.
+
+    Returns:
+      Queries read, answered (`written`), rejected, and not drawn (`excluded`).
+
+    Raises:
+      ContractError: a query was neither answered exactly once nor rejected.
+      RejectedError: more were rejected than allowed; names the first of them.
+    """
+    from simpipe.beam.io import check_rejects, read_summary
+    from simpipe.beam.options import run_graph
+    from simpipe.beam.query import ANSWERED_JSON, PREPARED_JSON, CountAnswers, QueryRelease
+
+    work = scratch(Path(spec.release), f"{verb}-queries") if not spec.work else Path(spec.work)
+    spec = replace(spec, work=str(work))
+    partitions = tuple(part.partition for part in manifest.partitions if part.rows)
+    plan = plan_job(spec, partitions, dim=manifest.dim)
+
+    def graph(pipeline: Any) -> None:
+        answers = pipeline | "QueryRelease" >> QueryRelease(spec, partitions, plan)
+        _ = answers | "Collect" >> collect
+        _ = answers | "CountAnswers" >> CountAnswers(str(work / ANSWERED_JSON))
+
+    try:
+        with watching(verb, lambda: len(list(work.glob("*.done"))), plan.pieces, "parts"):
+            run_graph(graph, beam_args, job_name=f"simpipe-{verb}-{config.name if config else manifest.release}".lower())
+        prepared, answered = (read_summary(work / name) for name in (PREPARED_JSON, ANSWERED_JSON))
+        counts = replace(prepared.counts, written=answered.counts.written)
+        if plan.rows != counts.read or prepared.counts != counts:
+            raise ContractError(
+                f"{verb}: {plan.rows} queries in the files, {counts.read} read, {counts.written} answered, "
+                f"{counts.rejected} rejected, {counts.excluded} not drawn",
+                "queries were lost or doubled by the runner: run the step again, and report the runner",
+            )
+        if folder is not None and (work / "rejects").is_dir():
+            shutil.copytree(work / "rejects", folder / "rejects", dirs_exist_ok=True)
+        limit, where = rejects or RejectLimit(max_share=1.0), folder or work
+        check_rejects(prepared, max_share=limit.max_share, step=verb, folder=where, field=f"{verb}.rejects.max_share")
+        return counts
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -19,6 +19,7 @@ from simpipe.config.models import VectorsSource
 from simpipe.data.vectors import find_ids
 from simpipe.embeddings import NO_ENCODER, EmbeddingsInfo
 from simpipe.errors import ConfigError, ContractError, DuplicateIdError, SimpipeError
+from simpipe.groups import GroupsInfo
 from simpipe.index.measure import PartitionMeasure, Probe
 from simpipe.index.profile import PROFILE_JSON, make_profile
 from simpipe.index.route import RouteSpec
@@ -27,6 +28,7 @@ from simpipe.manifest import Manifest, ManifestEncoder, ManifestFile, ManifestPa
 from simpipe.progress import watching
 
 INDEXED_SPLITS = ("train", "index")
+_OTHER_ITEMS = "run `simpipe dedupe` on a release of these embeddings, and name its folder in build.representatives"
 
 
 def run(
@@ -41,7 +43,8 @@ def run(
       beam_args: Beam's own options.
 
     Raises:
-      ContractError: an embeddings file is altered, or items were lost. DuplicateIdError: one id, two items.
+      ContractError: an embeddings file is altered, items were lost, or `build.representatives` were made from other items.
+      DuplicateIdError: one id, two items.
       RejectedError: too many bad vectors. SimpipeError: nothing to index.
     """
     from simpipe.beam.build import BuildRelease, work_files
@@ -53,10 +56,12 @@ def run(
     total = sum(file.rows for file in inputs)
     if total == 0:
         raise SimpipeError(f"{embeddings}: no items to index", "lower queries.fraction, widen classes.index, or add data")
+    groups = _groups(config)
     folder = releases.start_release(root, key)
     work = folder / ".work"
     work.mkdir(exist_ok=True)
-    plan = make_plan(config, info, embeddings=embeddings, folder=folder, work=work, total=total)
+    kept = max(1, total - groups.excluded) if groups else total
+    plan = make_plan(config, info, embeddings=embeddings, folder=folder, work=work, total=kept)
 
     def graph(pipeline: Any) -> None:
         _ = pipeline | "BuildRelease" >> BuildRelease(plan)
@@ -70,16 +75,59 @@ def run(
     if stored.counts.rejected:
         shutil.rmtree(folder)
         raise _duplicates(config, stored)
+    if groups is not None:
+        _check_groups(groups, routed, folder=folder, source=str(plan.groups))
     items = routed.counts.written
     rows = items + sum(record["copies"] for record in routed.records)
     if routed.counts.read != total or built.counts.written != rows or stored.counts.written != items:
+        left_out = f"{routed.counts.excluded} left out, " if groups else ""
         raise ContractError(
-            f"{folder}: {total} embeddings, {routed.counts.read} read, {items} routed, {built.counts.written} of {rows} rows "
-            f"in partitions, {stored.counts.written} in the store",
+            f"{folder}: {total} embeddings, {routed.counts.read} read, {items} routed, {left_out}{built.counts.written} of "
+            f"{rows} rows in partitions, {stored.counts.written} in the store",
             "items were lost or doubled by the runner: build again, and report the runner",
         )
     parts = [*built.records, *stored.records]
-    return folder, _finish(config, info, plan=plan, parts=parts, encoder=encoder, root=root, key=key, items=items)
+    provenance: dict[str, Any] = {"embeddings": info.key}
+    if groups is not None:
+        about = {"groups": groups.key, "release": groups.release, "excluded": routed.counts.excluded}
+        provenance["representatives"] = about
+    return folder, _finish(
+        config, info, plan=plan, parts=parts, encoder=encoder, root=root, key=key, items=items, provenance=provenance
+    )
+
+
+def groups_folder(config: Config) -> Path | None:
+    """The folder of `build.representatives`."""
+    return None if config.build.representatives is None else files.local(config.build.representatives).resolve()
+
+
+def _groups(config: Config) -> GroupsInfo | None:
+    """The groups whose representatives are indexed alone.
+
+    Raises:
+      ContractError: they are missing or altered.
+    """
+    source = groups_folder(config)
+    if source is None:
+        return None
+    groups = GroupsInfo.load(source)
+    for file in groups.files:
+        files.verify(files.inside(source, file.path), files.FileEntry(file.path, file.size, file.sha256))
+    return groups
+
+
+def _check_groups(groups: GroupsInfo, routed: Any, *, folder: Path, source: str) -> None:
+    """Refuses groups with members that were not met: another item might be left out without its representative."""
+    excluded = groups.excluded - routed.counts.excluded
+    represents = groups.counts["groups"] - sum(record["representatives"] for record in routed.records)
+    if not excluded and not represents:
+        return
+    shutil.rmtree(folder)
+    raise ContractError(
+        f"{source}: made from other items: {excluded:,} of {groups.excluded:,} near duplicates and {represents:,} of "
+        f"{groups.counts['groups']:,} representatives are not among these embeddings",
+        _OTHER_ITEMS,
+    )
 
 
 def _duplicates(config: Config, stored: Any) -> DuplicateIdError:
@@ -124,6 +172,7 @@ def make_plan(config: Config, info: EmbeddingsInfo, *, embeddings: Path, folder:
         # A few more than needed: ids decide, and their hashes fall as they fall.
         probe_share=min(1.0, 1.2 * profile.queries / held_out) if held_out else 0.0,
         seed=config.seed,
+        groups=str(source) if (source := groups_folder(config)) else None,
     )
 
 
@@ -137,6 +186,7 @@ def _finish(
     root: Path,
     key: str,
     items: int,
+    provenance: dict[str, Any],
 ) -> Manifest:
     """Lists every file with size and checksum, and writes the manifest, which makes the release exist."""
     folder, work = Path(plan.folder), Path(plan.work)
@@ -168,7 +218,7 @@ def _finish(
         router=router,
         search=config.search.model_dump(mode="json"),
         config=config.model_dump(mode="json"),
-        provenance={"embeddings": info.key},
+        provenance=provenance,
         steps={"build": key},
         files=tuple(ManifestFile(**entry) for entry in listed),
     )

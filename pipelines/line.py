@@ -20,6 +20,7 @@ from simpipe.cutpoints import CUTPOINTS_JSON
 from simpipe.data.examples import DATASET_JSON, DatasetInfo, verify_dataset
 from simpipe.embeddings import EMBEDDINGS_JSON, EmbeddingsInfo
 from simpipe.errors import ContractError, ReleaseError
+from simpipe.groups import DEDUPE_JSON, GroupsInfo
 from simpipe.manifest import Manifest
 from simpipe.training.encoder import ENCODER_JSON, EncoderInfo
 
@@ -97,7 +98,11 @@ class Line:
         config, folder = self.config, self.embeddings[0]
         info = self._need(EmbeddingsInfo.load, folder, EMBEDDINGS_JSON, "embed" if self.has_encoder else "import")
         inputs = [[file.path, file.sha256] for file in info.files]
-        build = self._key("build", embeddings=inputs, config=_dump(config.build), seed=config.seed)
+        settings = _dump(config.build)
+        if settings["representatives"] is not None:  # which groups they are, not where they lie
+            path = files.local(settings["representatives"]) / DEDUPE_JSON
+            settings["representatives"] = files.digest(files.read_json(path))
+        build = self._key("build", embeddings=inputs, config=settings, seed=config.seed)
         calibrate = self._key("calibrate", build=build, config=_dump(config.calibrate), search=_dump(config.search))
         evaluate = self._key("evaluate", calibrate=calibrate, config=_dump(config.evaluate), seed=config.seed)
         report = self._key("report", evaluate=evaluate, config=_dump(config.report), seed=config.seed)
@@ -299,6 +304,30 @@ class Line:
             report.run(self.config, line=self, key=self.steps["report"])
 
         self._release_step("report", done=self._done("report"), run=report, tell=lambda: str(self.release()[0] / "report.html"))
+
+    def dedupe(self) -> tuple[Path, GroupsInfo]:
+        """Groups of near duplicates among the items of the release."""
+        from pipelines import dedupe
+
+        config, (release, manifest) = self.config, self.release()
+        cutoff = dedupe.cutoff_of(config, release, manifest, calibrated=self._done("calibrate")())
+        settings = {**_dump(config.dedupe), "distance": cutoff}
+        key = self._key("dedupe", build=self.steps["build"], config=settings, search=_dump(config.search))
+        folder = self.root / "dedupe" / key[:12]
+
+        def run() -> None:
+            embeddings, beam_args = self.embeddings[0], self._beam_args
+            dedupe.run(config, release=release, embeddings=embeddings, folder=folder, key=key, cutoff=cutoff, beam_args=beam_args)
+
+        def check() -> None:
+            for file in GroupsInfo.load(folder).files:
+                _check_size(folder, file.path, file.size)
+
+        def tell() -> str:
+            return f"{dedupe.told(GroupsInfo.load(folder))}; {folder}"
+
+        self._release_step("dedupe", done=lambda: _whole(check), run=run, tell=tell)
+        return folder, GroupsInfo.load(folder)
 
     def metrics(self) -> dict[str, float]:
         folder, manifest = self.release()

@@ -14,6 +14,7 @@ from simpipe.config.index import Backend, ProfileConfig, Router, Storage
 from simpipe.embeddings import vectors_column, vectors_of
 from simpipe.errors import ConfigError
 from simpipe.grouped import read_group
+from simpipe.groups import GroupsInfo, Members
 from simpipe.ids import hash_ids
 from simpipe.index.measure import Probe, measure_partition
 from simpipe.index.partitions import Partition, build_partition, partition_folder, partition_record
@@ -35,6 +36,7 @@ class BuildPlan:
       sample_share: share of rows that the router's sample takes. probe_share: share of held-out queries that the search
         profile is measured with; 0: items take their place, or there is no profile.
       memory_mib: what building a partition may take.
+      items: to be indexed, at most. groups: a folder of groups of near duplicates whose representatives alone are indexed.
     """
 
     files: tuple[str, ...]
@@ -53,6 +55,18 @@ class BuildPlan:
     sample_share: float
     probe_share: float
     seed: int
+    groups: str | None = None
+
+    def members(self) -> Members | None:
+        """The members of groups, where representatives alone are indexed.
+
+        Raises:
+          ContractError: their data set is missing or altered.
+        """
+        if self.groups is None:
+            return None
+        folder = Path(self.groups)
+        return Members.load(folder, GroupsInfo.load(folder))
 
     def route_into(self, partitions: int) -> RouteSpec:
         """The routing spec for the number of partitions that the fitted router has."""

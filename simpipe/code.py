@@ -25,7 +25,7 @@ _SAMPLER = (
     "data/framing.py",
     "storage.py",
 )
-_QUERY = ("beam/query.py", "matchers.py", *_INDEX)
+_QUERY = ("beam/query.py", "query_files.py", "matchers.py", *_INDEX)
 
 # What each step's result depends on, besides its inputs and configuration.
 SOURCES: dict[str, tuple[str, ...]] = {
@@ -57,9 +57,10 @@ SOURCES: dict[str, tuple[str, ...]] = {
     ),
     "embed": (*_MODEL, "embed.py", "embeddings.py", "beam/embed.py", "index/distance.py", "index/route.py"),
     "import": ("import_vectors.py", "data/vectors.py", "embeddings.py", "ids.py", "beam/embed.py", "index/distance.py"),
-    "build": ("build.py", "build_start.py", "store.py", "grouped.py", "beam/build.py", *_INDEX),
+    "build": ("build.py", "build_start.py", "store.py", "grouped.py", "groups.py", "beam/build.py", *_INDEX),
     "calibrate": ("calibration", "cutpoints.py", "classification_metrics", *_QUERY),
     "evaluate": ("evaluators.py", "classification_metrics", "retrieval_metrics", *_QUERY),
+    "dedupe": ("dedupe.py", "components.py", "groups.py", "grouped.py", "beam/dedupe.py", *_QUERY),
     "report": ("report", "visualization", "data/pictures.py", "data/record_reader.py", "storage.py"),
 }
 # Libraries whose version changes the result; read from their metadata, without importing them.

@@ -52,8 +52,10 @@ def _say(text: str) -> None:
 def _step(config: Config, options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     from pipelines.line import Line
 
-    line = Line(config, beam_args, say=_say)
     verb = options.verb
+    if verb == "dedupe":
+        config = _near(config, options)
+    line = Line(config, beam_args, say=_say)
     if verb in ("shard", "train", "embed") and not line.has_encoder:
         raise ConfigError(f"source.kind: ready-made vectors have nothing to {verb}", "use `simpipe import`, or `simpipe run`")
     if verb == "import" and line.has_encoder:
@@ -72,6 +74,16 @@ def _step(config: Config, options: argparse.Namespace, beam_args: Sequence[str])
         return 0
     getattr(line, "embed" if verb == "import" else verb)()
     return 0
+
+
+def _near(config: Config, options: argparse.Namespace) -> Config:
+    """The configuration with `--distance` or `--cutpoint` in the place of what it says."""
+    if options.distance is None and options.cutpoint is None:
+        return config
+    if options.distance is not None and not 0 < options.distance < float("inf"):
+        raise ConfigError(f"--distance {options.distance:g}: not above 0", "give a distance above 0")
+    changed = config.dedupe.model_copy(update={"distance": options.distance, "cutpoint": options.cutpoint})
+    return config.model_copy(update={"dedupe": changed})
 
 
 def _examples_of(config: Config, verb: str) -> str:

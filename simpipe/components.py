@@ -14,8 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from simpipe.grouped import GroupedWriter, read_group
 
@@ -32,6 +30,9 @@ def components(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       uint64[n], the nodes, ascending; uint64[n], the smallest node of each one's component.
     """
+    from scipy.sparse import coo_matrix  # here, since whoever only finds keys needs none of it
+    from scipy.sparse.csgraph import connected_components
+
     nodes, places = np.unique(edges, return_inverse=True)
     ends = places.reshape(-1, 2)
     ones = np.ones(len(ends), np.int8)

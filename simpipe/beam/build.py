@@ -16,8 +16,10 @@ from apache_beam.pvalue import AsList, AsSingleton, PBegin
 
 from simpipe import files
 from simpipe.beam.io import SHOWN_REJECTS, Outcome, WriteSummary, write_rejects
+from simpipe.beam.workers import held_once
 from simpipe.build import BuildPlan, build_one_partition, build_one_store_file
 from simpipe.build_start import start_build
+from simpipe.groups import Members
 from simpipe.index.blas import blas_threads
 from simpipe.index.route import count_values, no_sample, route_file, route_query_ids, sample_file
 from simpipe.index.router import ROUTER_FILE, Router
@@ -33,11 +35,15 @@ class _Sample:
     values: Mapping[str, int] = field(default_factory=dict)
 
 
+def _members(plan: BuildPlan) -> Members | None:
+    return held_once("members", (plan.groups, plan.folder), plan.members)
+
+
 def _sample(number: int, plan: BuildPlan) -> _Sample:
     path = plan.source(number)
     if number >= len(plan.files):
         return _Sample(queries=(sample_file(path, plan.route, share=plan.probe_share, seed=plan.seed),))
-    items = sample_file(path, plan.route, share=plan.sample_share, seed=plan.seed)
+    items = sample_file(path, plan.route, share=plan.sample_share, seed=plan.seed, members=_members(plan))
     return _Sample((items,), (), count_values(path, plan.route.column) if plan.route.column else {})
 
 
@@ -77,13 +83,13 @@ def _route(number: int, partitions: int, plan: BuildPlan) -> Outcome:
     spec = plan.route_into(partitions)
     # A worker is one processor: more threads for products this small spend more than they save.
     with blas_threads(1):
-        counts, copies, rejects = route_file(plan.source(number), router, spec, work=Path(plan.work), number=number)
+        found = route_file(plan.source(number), router, spec, work=Path(plan.work), number=number, members=_members(plan))
     name = f"route-{number:05d}"
-    write_rejects(Path(plan.folder), name, rejects)
-    _count(counts)
-    Metrics.counter("simpipe", "spilled").inc(copies)
-    record = {"path": name, "rows": counts.written, "copies": copies}
-    return Outcome(counts, (record,), tuple(rejects[:SHOWN_REJECTS]))
+    write_rejects(Path(plan.folder), name, found.rejects)
+    _count(found.counts)
+    Metrics.counter("simpipe", "spilled").inc(found.copies)
+    record = {"path": name, "rows": found.counts.written, "copies": found.copies, "representatives": found.representatives}
+    return Outcome(found.counts, (record,), tuple(found.rejects[:SHOWN_REJECTS]))
 
 
 def _numbers(partitions: int) -> list[int]:
@@ -93,6 +99,7 @@ def _numbers(partitions: int) -> list[int]:
 def _count(counts: Counts) -> None:
     Metrics.counter("simpipe", "in-items").inc(counts.read)
     Metrics.counter("simpipe", "rejected").inc(counts.rejected)
+    Metrics.counter("simpipe", "excluded").inc(counts.excluded)
 
 
 def _query_ids(number: int, plan: BuildPlan) -> int:

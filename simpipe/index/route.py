@@ -14,6 +14,7 @@ from simpipe import files
 from simpipe.embeddings import Block, iterate_blocks, vectors_column
 from simpipe.errors import ConfigError
 from simpipe.grouped import GroupedWriter
+from simpipe.groups import Members
 from simpipe.ids import bucket_of
 from simpipe.index.distance import bad_rows, prepare
 from simpipe.index.router import Router, sample_rows
@@ -34,6 +35,22 @@ class RouteSpec:
     store_files: int
     metadata: tuple[str, ...]
     column: str | None = None  # that routes, where one does
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What became of the rows of one embeddings file.
+
+    Attributes:
+      counts: written are items routed, excluded those that another item represents.
+      copies: spilled rows, written beside the items. representatives: of groups, among the items.
+      rejects: rows that are not finite, or of zero norm under cosine.
+    """
+
+    counts: Counts
+    copies: int
+    representatives: int
+    rejects: list[Reject]
 
 
 def count_values(path: Path, column: str) -> dict[str, int]:
@@ -64,13 +81,18 @@ def routing_values(table: pa.Table, column: str, source: str) -> pa.ChunkedArray
     return values
 
 
-def sample_file(path: Path, spec: RouteSpec, *, share: float, seed: int) -> pa.Table:
-    """The routing sample of one embeddings file: columns id, embedding (prepared), about `share` of the good rows."""
+def sample_file(path: Path, spec: RouteSpec, *, share: float, seed: int, members: Members | None = None) -> pa.Table:
+    """The routing sample of one embeddings file: columns id, embedding (prepared), about `share` of the good rows.
+
+    Items that another one of `members` represents are not drawn.
+    """
     parts = []
     for block in iterate_blocks(path, _BLOCK_ROWS, SAMPLE_COLUMNS):
         ids = block.table.column("id")
         not_finite, zero = bad_rows(block.vectors, spec.distance)
         rows = np.flatnonzero(sample_rows(ids, share=share, seed=seed) & ~not_finite & ~zero)
+        if members is not None:
+            rows = rows[~members.find(ids.take(pa.array(rows)))[0]]
         vectors = prepare(block.vectors[rows], spec.distance)
         parts.append(pa.table({"id": ids.take(rows), "embedding": vectors_column(vectors)}))
     return pa.concat_tables([no_sample(spec.dim), *parts])
@@ -81,7 +103,7 @@ def no_sample(dim: int) -> pa.Table:
     return pa.table({"id": pa.array([], pa.string()), "embedding": vectors_column(np.empty((0, dim), np.float32))})
 
 
-def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, number: int) -> tuple[Counts, int, list[Reject]]:
+def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, number: int, members: Members | None = None) -> Routed:
     """Writes `route-NNNNN.arrow` (by partition) and `store-NNNNN.arrow` (by bucket of the id) for one embeddings file.
 
     Args:
@@ -89,13 +111,10 @@ def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, numbe
       router: where vectors go.
       work: the build's work folder.
       number: the file's place in the list of files.
-
-    Returns:
-      Counts (written: items routed), how many spilled copies were written beside them, and rejected rows: not finite,
-      or of zero norm under cosine.
+      members: of groups of near duplicates: only the representative of each is routed. None: everything is.
     """
     rejects: list[Reject] = []
-    read = copies = written = 0
+    read = copies = written = excluded = representatives = 0
     with (
         files.replacing(work / f"route-{number:05d}.arrow") as route_path,
         files.replacing(work / f"store-{number:05d}.arrow") as store_path,
@@ -105,6 +124,11 @@ def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, numbe
             read += len(block.table)
             rows, bad = _good_rows(block, spec.distance)
             rejects += bad
+            if members is not None:
+                represented, represents = members.find(block.table.column("id"))
+                excluded += int(represented[rows].sum())
+                representatives += int(represents[rows].sum())
+                rows = rows[~represented[rows]]
             table = block.table if len(rows) == len(block.table) else block.table.take(rows)
             vectors = prepare(block.vectors[rows], spec.distance)
             rows += block.first_row
@@ -131,7 +155,7 @@ def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, numbe
         if not writers:  # an embeddings file without rows
             route_path.touch()
             store_path.touch()
-    return Counts(read, written, len(rejects)), copies, rejects
+    return Routed(Counts(read, written, len(rejects), excluded), copies, representatives, rejects)
 
 
 def route_query_ids(path: Path, spec: RouteSpec, *, work: Path, number: int) -> int:

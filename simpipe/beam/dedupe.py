@@ -1,0 +1,113 @@
+"""Wiring of `dedupe`: answers become files of pairs; steps on buckets are spread over workers."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.metrics.metric import Metrics
+from apache_beam.pvalue import PBegin, PCollection, PValue
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from simpipe.beam.io import Outcome, WriteSummary
+from simpipe.beam.workers import held_once
+from simpipe.dedupe import near_pairs, write_pairs
+from simpipe.groups import GroupsInfo, Members
+from simpipe.index.answers import Answer
+from simpipe.types import Counts
+
+_FILE_PAIRS = 1 << 20
+
+
+class _WritePairs(beam.DoFn):
+    """Gathers pairs to files of some size. A bundle that is tried again writes others; only those that it reports count."""
+
+    def __init__(self, cutoff: float, folder: str, groups: str | None) -> None:
+        self._cutoff, self._folder, self._groups = cutoff, folder, groups
+
+    def _members(self) -> Members | None:
+        if self._groups is None:
+            return None
+        folder = Path(self._groups)
+        return held_once("members", self._groups, lambda: Members.load(folder, GroupsInfo.load(folder)))
+
+    def start_bundle(self) -> None:
+        self._tables: list[pa.Table] = []
+        self._items = self._truncated = self._rows = self._read = 0
+
+    def process(self, element: Answer) -> Iterator[Outcome]:
+        found = near_pairs(element, self._cutoff, self._members())
+        self._tables.append(found.pairs)
+        self._rows += len(found.pairs)
+        self._read += len(element)
+        self._items += found.items
+        self._truncated += found.truncated
+        if self._rows >= _FILE_PAIRS:
+            yield self._flush()
+
+    def finish_bundle(self) -> Any:
+        if self._tables:
+            window = GlobalWindow()
+            yield WindowedValue(self._flush(), window.max_timestamp(), (window,))
+
+    def _flush(self) -> Outcome:
+        path = Path(self._folder) / f"pairs-{secrets.token_hex(8)}.arrow"
+        if self._rows:
+            write_pairs(path, self._tables)
+        Metrics.counter("simpipe", "in-items").inc(self._read)
+        Metrics.counter("simpipe", "pairs").inc(self._rows)
+        record = {"path": path.name, "pairs": self._rows, "truncated": self._truncated}
+        counts = Counts(self._read, self._items, 0, self._read - self._items)
+        self.start_bundle()
+        return Outcome(counts, (record,))
+
+
+@dataclass
+class CollectEdges(beam.PTransform):
+    """PCollection[Answer] -> files of near pairs in `folder`, and their summary at `path`.
+
+    Attributes:
+      cutoff: a distance. folder: for the files.
+      path: of the summary: counts (written: items that were asked) and a record a file.
+      groups: a data set of groups whose representatives alone the release holds: the items they represent are not asked.
+    """
+
+    cutoff: float
+    folder: str
+    path: str
+    groups: str | None = None
+
+    def expand(self, input_or_inputs: PCollection[Answer]) -> PValue:
+        return (
+            input_or_inputs
+            | "NearPairs" >> beam.ParDo(_WritePairs(self.cutoff, self.folder, self.groups))
+            | "Summary" >> WriteSummary(self.path)
+        )
+
+
+@dataclass
+class RunBuckets(beam.PTransform):
+    """PBegin -> a step run for each bucket, and a summary at `path`: one record a bucket with its `value`."""
+
+    step: Callable[[int], int]
+    buckets: int
+    path: str
+
+    def expand(self, input_or_inputs: PBegin) -> PValue:
+        return (
+            input_or_inputs
+            | "Buckets" >> beam.Create(list(range(self.buckets)))
+            | "Spread" >> beam.Reshuffle()
+            | "Step" >> beam.Map(_bucket, step=self.step)
+            | "Summary" >> WriteSummary(self.path)
+        )
+
+
+def _bucket(number: int, step: Any) -> Outcome:
+    return Outcome(Counts(1, 1, 0), ({"path": f"{number:06d}", "value": step(number)},))

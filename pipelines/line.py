@@ -103,7 +103,8 @@ class Line:
             path = files.local(settings["representatives"]) / DEDUPE_JSON
             settings["representatives"] = files.digest(files.read_json(path))
         build = self._key("build", embeddings=inputs, config=settings, seed=config.seed)
-        calibrate = self._key("calibrate", build=build, config=_dump(config.calibrate), search=_dump(config.search))
+        settings = _dump(config.calibrate)
+        calibrate = self._key("calibrate", build=build, config=settings, search=_dump(config.search), seed=config.seed)
         evaluate = self._key("evaluate", calibrate=calibrate, config=_dump(config.evaluate), seed=config.seed)
         report = self._key("report", evaluate=evaluate, config=_dump(config.report), seed=config.seed)
         return {"build": build, "calibrate": calibrate, "evaluate": evaluate, "report": report}

@@ -1,4 +1,4 @@
-"""The calibration in a release: `cutpoints.json` and `thresholds.parquet`."""
+"""The calibration in a release: `cutpoints.json`, and tables of thresholds, curves, distributions and cutpoints by value."""
 
 from __future__ import annotations
 
@@ -15,11 +15,25 @@ from simpipe.calibration import Calibration
 
 CUTPOINTS_JSON = "cutpoints.json"
 THRESHOLDS = "thresholds.parquet"
+CURVES = "curves.parquet"
+DISTRIBUTIONS = "distributions.parquet"
+CUTPOINTS_BY = "cutpoints_by.parquet"
 COMPARISON = "distance <= cutpoint, both float32"
+_THRESHOLDS_OF = "thresholds-{}.parquet"
 
 
 def calibration_record(
-    result: Calibration | None, *, matcher: str, k: int, metric: str, targets: Mapping[str, Any], queries: int
+    result: Calibration | None,
+    *,
+    matcher: str,
+    k: int,
+    metric: str,
+    targets: Mapping[str, Any],
+    queries: int,
+    depth: int | None = None,
+    probability: Mapping[str, Any] | None = None,
+    matchers: Mapping[str, Mapping[str, Any]] | None = None,
+    by: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What `cutpoints.json` holds: the cutpoints, and everything needed to apply them in the same way.
 
@@ -27,29 +41,73 @@ def calibration_record(
       result: None where no query has a label.
       matcher, k, metric: of the calibration. targets: as they were asked for.
       queries: asked, with and without a label.
+      depth: neighbors that were searched; None: k.
+      probability: of distances, as JSON.
+      matchers: records of further matchers by their names. by: where cutpoints of values lie.
     """
+    bootstrap = result.bootstrap if result else None
     return {
         "matcher": matcher,
         "k": k,
+        "depth": k if depth is None else depth,
         "metric": metric,
         "targets": dict(targets),
         "comparison": COMPARISON,
         "queries": queries,
         "labelled": result.queries if result else 0,
+        "open_set": result.open_set if result else 0,
+        "distinct": len(result.thresholds["distance"]) if result else 0,
+        "dropped_bits": result.dropped_bits if result else 0,
+        "threshold_error": result.threshold_error if result else 0.0,
         "cutpoints": result.cutpoints if result else {},
+        "bootstrap": {"replicates": bootstrap.replicates, "confidence": bootstrap.confidence} if bootstrap else None,
+        "probability": None if probability is None else dict(probability),
+        "matchers": {name: dict(record) for name, record in (matchers or {}).items()},
+        "by": None if by is None else dict(by),
     }
 
 
-def write_calibration(folder: Path, record: Mapping[str, Any], thresholds: Mapping[str, np.ndarray]) -> list[str]:
-    """Writes both files into a release's folder; returns their names."""
+def write_calibration(
+    folder: Path,
+    record: Mapping[str, Any],
+    thresholds: Mapping[str, np.ndarray],
+    *,
+    further: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    tables: Mapping[str, pa.Table] | None = None,
+) -> list[str]:
+    """Writes a calibration into a release's folder.
+
+    Args:
+      folder: of the release. record: see `calibration_record`.
+      thresholds: "distance" and one array a metric. further: those of further matchers, by their names.
+      tables: of `CURVES`, `DISTRIBUTIONS`, `CUTPOINTS_BY`, by file name.
+
+    Returns:
+      Names of the files.
+    """
     files.write_json(folder / CUTPOINTS_JSON, dict(record))
-    columns = dict(thresholds) or {"distance": np.empty(0, np.float32)}
-    with files.replacing(folder / THRESHOLDS) as temporary:
-        pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), temporary, compression="zstd")
-    return [CUTPOINTS_JSON, THRESHOLDS]
+    written = {THRESHOLDS: _table(thresholds)}
+    written |= {_THRESHOLDS_OF.format(name): _table(columns) for name, columns in (further or {}).items()}
+    written |= tables or {}
+    for name, table in written.items():
+        with files.replacing(folder / name) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+    return [CUTPOINTS_JSON, *written]
+
+
+def is_calibration(name: str) -> bool:
+    """Whether a file of a release belongs to its calibration."""
+    first, last = _THRESHOLDS_OF.split("{}")
+    own = (CUTPOINTS_JSON, THRESHOLDS, CURVES, DISTRIBUTIONS, CUTPOINTS_BY)
+    return name in own or (name.startswith(first) and name.endswith(last))
 
 
 def read_thresholds(path: Path) -> dict[str, np.ndarray]:
     """`thresholds.parquet` after it was verified: "distance" and one array a metric."""
     table = pq.read_table(path)
     return {name: table.column(name).to_numpy() for name in table.column_names}
+
+
+def _table(columns: Mapping[str, np.ndarray]) -> pa.Table:
+    columns = dict(columns) or {"distance": np.empty(0, np.float32)}
+    return pa.table({name: pa.array(values) for name, values in columns.items()})

@@ -15,7 +15,7 @@ from simpipe.matchers import match_labels
 from simpipe.probability import Probability
 from simpipe.types import Matches, Neighbors, keep_where
 
-Groups = str | Sequence[str | None]
+Groups = str | Sequence[str | int | None]
 
 
 @dataclass(frozen=True)

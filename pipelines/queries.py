@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simpipe import files
 from simpipe.config import Config
 from simpipe.config.index import RejectLimit
 from simpipe.embeddings import EmbeddingsFile, EmbeddingsInfo
 from simpipe.errors import ContractError, IncompatibleError, SimpipeError
-from simpipe.index.query import QuerySpec, plan_job
+from simpipe.index.query import QueryPlan, QuerySpec, plan_job
 from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest
 from simpipe.progress import watching
 from simpipe.types import Counts
+
+if TYPE_CHECKING:
+    from simpipe.beam.io import Outcome
 
 
 def scratch(release: Path, step: str) -> Path:
@@ -130,13 +133,12 @@ def run_queries(
       ContractError: a query was neither answered exactly once nor rejected.
       RejectedError: more were rejected than allowed; names the first of them.
     """
-    from simpipe.beam.io import check_rejects, read_summary
-    from simpipe.beam.options import run_graph
-    from simpipe.beam.query import ANSWERED_JSON, PREPARED_JSON, CountAnswers, QueryRelease
+    from simpipe.beam.io import check_rejects
+    from simpipe.beam.query import ANSWERED_JSON, CountAnswers, QueryRelease
 
     work = scratch(Path(spec.release), f"{verb}-queries") if not spec.work else Path(spec.work)
     spec = replace(spec, work=str(work))
-    partitions = tuple(part.partition for part in manifest.partitions if part.rows)
+    partitions = partitions_of(manifest)
     plan = plan_job(spec, partitions, dim=manifest.dim)
 
     def graph(pipeline: Any) -> None:
@@ -144,21 +146,46 @@ def run_queries(
         _ = answers | "Collect" >> collect
         _ = answers | "CountAnswers" >> CountAnswers(str(work / ANSWERED_JSON))
 
+    name = f"simpipe-{verb}-{config.name if config else manifest.release}".lower()
     try:
-        with watching(verb, lambda: len(list(work.glob("*.done"))), plan.pieces, "parts"):
-            run_graph(graph, beam_args, job_name=f"simpipe-{verb}-{config.name if config else manifest.release}".lower())
-        prepared, answered = (read_summary(work / name) for name in (PREPARED_JSON, ANSWERED_JSON))
-        counts = replace(prepared.counts, written=answered.counts.written)
-        if plan.rows != counts.read or prepared.counts != counts:
-            raise ContractError(
-                f"{verb}: {plan.rows} queries in the files, {counts.read} read, {counts.written} answered, "
-                f"{counts.rejected} rejected, {counts.excluded} not drawn",
-                "queries were lost or doubled by the runner: run the step again, and report the runner",
-            )
+        prepared = run_planned(plan, graph, work=work, beam_args=beam_args, name=name, verb=verb)
         if folder is not None and (work / "rejects").is_dir():
             shutil.copytree(work / "rejects", folder / "rejects", dirs_exist_ok=True)
         limit, where = rejects or RejectLimit(max_share=1.0), folder or work
         check_rejects(prepared, max_share=limit.max_share, step=verb, folder=where, field=f"{verb}.rejects.max_share")
-        return counts
+        return prepared.counts
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def partitions_of(manifest: Manifest) -> tuple[int, ...]:
+    """Numbers of the partitions that hold items."""
+    return tuple(part.partition for part in manifest.partitions if part.rows)
+
+
+def run_planned(
+    plan: QueryPlan, graph: Callable[[Any], None], *, work: Path, beam_args: Sequence[str], name: str, verb: str
+) -> Outcome:
+    """Runs the graph of a planned job, and reconciles what was read with what was answered.
+
+    Returns:
+      Counts of queries (`written`: answered; `excluded`: not drawn), and the first rejected ones.
+
+    Raises:
+      ContractError: a query was neither answered exactly once nor rejected.
+    """
+    from simpipe.beam.io import read_summary
+    from simpipe.beam.options import run_graph
+    from simpipe.beam.query import ANSWERED_JSON, PREPARED_JSON
+
+    with watching(verb, lambda: len(list(work.glob("*.done"))), plan.pieces, "parts"):
+        run_graph(graph, beam_args, job_name=name)
+    prepared, answered = (read_summary(work / name) for name in (PREPARED_JSON, ANSWERED_JSON))
+    counts, found = prepared.counts, answered.counts.written
+    if plan.rows != counts.read or counts.written != found:
+        raise ContractError(
+            f"{verb}: {plan.rows} queries in the files, {counts.read} read, {found} answered, {counts.rejected} rejected, "
+            f"{counts.excluded} not drawn",
+            "queries were lost or doubled by the runner: run the step again, and report the runner",
+        )
+    return prepared

@@ -12,7 +12,7 @@ from simpipe import files, releases
 from simpipe.config import Config, load_config
 from simpipe.errors import ConfigError, ContractError
 
-_WITHOUT_JOB = ("train", "publish", "releases", "rollback", "lookup", "match", "inspect")
+_WITHOUT_JOB = ("train", "publish", "releases", "rollback", "inspect")
 
 
 def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
@@ -23,8 +23,9 @@ def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     """
     if options.verb == "doctor":
         return _doctor(options, beam_args)
-    if options.verb in ("lookup", "match") and options.root is not None:
-        return _query(options.root, options)
+    if options.verb in ("lookup", "match"):
+        root = options.root if options.root is not None else load_config(options.config, options.overrides).root
+        return _query(root, options, beam_args)
     if options.verb in ("shard", "inspect") and options.folder is not None:
         if options.verb == "shard" and not options.verify:
             raise ConfigError("--folder: `shard` writes to the configuration's root", "add --verify, or set root")
@@ -33,9 +34,7 @@ def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     if options.verb == "inspect" or (options.verb == "shard" and options.verify):
         return _examples(_examples_of(config, options.verb), options, beam_args)
     if beam_args and options.verb in _WITHOUT_JOB:
-        raise ConfigError(f"`{options.verb}` runs no Beam job: it takes nothing after `--`", "leave out what stands after --")
-    if options.verb in ("lookup", "match"):
-        return _query(config.root, options)
+        raise _no_job(f"`{options.verb}`")
     if options.verb == "releases":
         return _releases(config, options)
     if options.verb == "rollback":
@@ -43,6 +42,10 @@ def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
         _say(f"rollback   {pointer.release} is live (before: {pointer.previous})")
         return 0
     return _step(config, options, beam_args)
+
+
+def _no_job(what: str) -> ConfigError:
+    return ConfigError(f"{what} runs no Beam job: it takes nothing after `--`", "leave out what stands after --")
 
 
 def _say(text: str) -> None:
@@ -164,7 +167,15 @@ def _releases(config: Config, options: argparse.Namespace) -> int:
     return 0
 
 
-def _query(root: str, options: argparse.Namespace) -> int:
+def _query(root: str, options: argparse.Namespace, beam_args: Sequence[str]) -> int:
+    if options.queries is not None:
+        from pipelines import lookup
+
+        return lookup.run_options(root, options, beam_args)
+    if options.out is not None:
+        raise ConfigError("--out goes with --queries", "add --queries FILE.parquet, or leave out --out")
+    if beam_args:
+        raise _no_job(f"`{options.verb}` without --queries")
     from simpipe.index.searcher import open_release
     from simpipe.queries import answer, load_queries
 

@@ -21,6 +21,7 @@ from simpipe.index.query_prepare import prepare_source
 from simpipe.index.query_search import search_partition
 from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest
+from simpipe.query_answers import AnswerTable, part_path, write_answers
 from simpipe.query_files import Source
 from simpipe.types import Counts
 
@@ -74,27 +75,59 @@ class QueryRelease(beam.PTransform):
     plan: QueryPlan | None = None
 
     def expand(self, input_or_inputs: PBegin) -> PValue:
-        spec, begin = self.spec, input_or_inputs
-        plan = self.plan or plan_job(spec, self.partitions, dim=Manifest.load(Path(spec.release)).dim)
-        prepared: Any = (
-            begin
-            | "Sources" >> beam.Create(list(plan.sources))
-            | "Spread sources" >> beam.Reshuffle()
-            | "PrepareQueries" >> beam.Map(_prepare, spec=spec)
-        )
-        _ = prepared | "Prepared" >> WriteSummary(str(Path(spec.work) / PREPARED_JSON))
-        searched: Any = (
-            begin
-            | "Searches" >> beam.Create(list(plan.searches))
-            | "Spread searches" >> beam.Reshuffle()
-            | "SearchPartitions" >> beam.Map(_search, prepared=AsList(prepared), spec=spec)
-        )
+        chunks, searched = _searched(input_or_inputs, self.spec, self.plan or _plan(self.spec, self.partitions))
+        return chunks | "MergeBlocks" >> beam.FlatMap(_merge, searched=AsList(searched), spec=self.spec)
+
+
+def _plan(spec: QuerySpec, partitions: tuple[int, ...]) -> QueryPlan:
+    return plan_job(spec, partitions, dim=Manifest.load(Path(spec.release)).dim)
+
+
+def _searched(begin: PBegin, spec: QuerySpec, plan: QueryPlan) -> tuple[Any, Any]:
+    """Numbers of chunks, and what merging them waits for."""
+    prepared: Any = (
+        begin
+        | "Sources" >> beam.Create(list(plan.sources))
+        | "Spread sources" >> beam.Reshuffle()
+        | "PrepareQueries" >> beam.Map(_prepare, spec=spec)
+    )
+    _ = prepared | "Prepared" >> WriteSummary(str(Path(spec.work) / PREPARED_JSON))
+    searched: Any = (
+        begin
+        | "Searches" >> beam.Create(list(plan.searches))
+        | "Spread searches" >> beam.Reshuffle()
+        | "SearchPartitions" >> beam.Map(_search, prepared=AsList(prepared), spec=spec)
+    )
+    chunks: Any = begin | "Chunks" >> beam.Create(list(range(plan.chunks))) | "Spread chunks" >> beam.Reshuffle()
+    return chunks, searched
+
+
+@dataclass
+class AnswerFiles(beam.PTransform):
+    """PBegin -> a file of answers a chunk in the work folder, and the number of answered queries at `answered.json`.
+
+    Args:
+      spec, partitions, plan: see `QueryRelease`. table: what is written of each answer.
+    """
+
+    spec: QuerySpec
+    partitions: tuple[int, ...]
+    plan: QueryPlan
+    table: AnswerTable
+
+    def expand(self, input_or_inputs: PBegin) -> PValue:
+        chunks, searched = _searched(input_or_inputs, self.spec, self.plan)
         return (
-            begin
-            | "Chunks" >> beam.Create(list(range(plan.chunks)))
-            | "Spread chunks" >> beam.Reshuffle()
-            | "MergeBlocks" >> beam.FlatMap(_merge, searched=AsList(searched), spec=spec)
+            chunks
+            | "MergeAndWrite" >> beam.Map(_write, searched=AsList(searched), spec=self.spec, table=self.table)
+            | "Answered" >> WriteSummary(str(Path(self.spec.work) / ANSWERED_JSON))
         )
+
+
+def _write(chunk: int, searched: list[int], spec: QuerySpec, table: AnswerTable) -> Outcome:
+    path = part_path(Path(spec.work), chunk)
+    counts = write_answers(_searcher(spec), _merge(chunk, searched, spec), table, path)
+    return Outcome(counts, ({"path": path.name},))
 
 
 @dataclass

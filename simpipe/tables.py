@@ -71,20 +71,29 @@ def print_summary(line: Line) -> None:
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in line.metrics().items():
-        table.add_row(name, f"{value:.4f}")
+        table.add_row(name, "" if value is None else f"{value:.4f}")
     console.print(table)
     from simpipe.index.searcher import Searcher
 
     cutpoints = Searcher(folder, manifest).cutpoints
     if cutpoints:
         console.print("[bold]cutpoints[/bold]: a query matches if its distance is at most")
-        table = Table()
+        table = Table(collapse_padding=True)  # fits 80 columns with intervals
         for column in ("cutpoint", "distance <=", "precision", "recall", "f1"):
             table.add_column(column, justify="left" if column == "cutpoint" else "right")
         for name, at in cutpoints.items():
-            table.add_row(name, *(f"{at[key]:.4f}" for key in ("distance", "precision", "recall", "f1")))
+            table.add_row(escape(name), *(_with_interval(at, key) for key in ("distance", "precision", "recall", "f1")))
         console.print(table)
     console.print(f"release  {manifest.release} (live)\nreport   {folder / 'report.html'}", soft_wrap=True)
+
+
+def _with_interval(point: Mapping[str, Any], key: str) -> str:
+    """A value of a cutpoint, its interval below it in brackets where there is one."""
+    low, high = (point.get("interval") or {}).get(key) or (None, None)
+    if low is None or high is None:
+        return f"{point[key]:.4f}"
+    digits = 3 if high >= 0.1 else 4
+    return f"{point[key]:.4f}\n({low:.{digits}f}-{high:.{digits}f})"
 
 
 def print_columns(title: str, rows: Iterable[Mapping[str, Any]], *, digits: int = 4) -> None:

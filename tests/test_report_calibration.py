@@ -63,7 +63,7 @@ def test_cutpoints_show_their_intervals(data: ReportData, page: str) -> None:
     for words in ("95% intervals", "Poisson bootstrap", "200 replicates", "last 2 bits", "3.10e-07", "48 of them are open-set"):
         assert words in text
     assert "Recall is among queries whose match has the right label; recall of all is among all queries" in text
-    assert "Matcher match majority vote, k 5" in text
+    assert "Matcher match_majority_vote, k 5" in text
 
 
 def test_intervals_are_drawn_where_given(data: ReportData) -> None:
@@ -79,7 +79,7 @@ def test_intervals_are_drawn_where_given(data: ReportData) -> None:
         return svg.count("opacity: 0.17")
 
     assert (filled(plain), filled(strips), filled(banded)) == (0, 0, 4)
-    assert (plain.count("opacity: 0.09"), strips.count("opacity: 0.09")) == (0, 3)
+    assert (plain.count("stroke-width: 2.2"), strips.count("stroke-width: 2.2")) == (0, 3)
     assert "with intervals" not in plain
     assert "recall of all" in banded
     assert "recall of all" not in strips

@@ -25,11 +25,16 @@ _TITLES = {
     "f1": "F1",
     "f1_all": "F1 of all",
     "binary_accuracy": "binary accuracy",
-    "fpr": "false positive rate",
-    "open_set_fpr": "open-set false positive rate",
-    "npv": "negative predictive value",
+    "fpr": "FPR",
+    "open_set_fpr": "open-set FPR",
+    "npv": "NPV",
 }
 _ALWAYS = ("distance", "precision", "recall", "f1", "binary_accuracy")
+_MEANT = {
+    "fpr": "FPR: share of wrong matches that are accepted.",
+    "open_set_fpr": "Open-set FPR: share of open-set queries that get a match.",
+    "npv": "NPV: share of refused matches that are wrong.",
+}
 _OF_GROUPS = ("precision", "recall", "recall_all", "f1")
 
 
@@ -96,16 +101,20 @@ def title_of(metric: str) -> str:
 
 def point_table(cutpoints: Sequence[Mapping[str, Any]]) -> PointTable:
     """Cutpoints with the metrics that are always shown, those that they were chosen by, and those about open sets."""
+    keys = _columns(cutpoints)
+    rows = [(str(point.get("name")), [_cell(point, key) for key in keys]) for point in cutpoints]
+    return PointTable([title_of(key) for key in keys], rows, any(cell.interval for _, cells in rows for cell in cells))
+
+
+def _columns(cutpoints: Sequence[Mapping[str, Any]]) -> list[str]:
     chosen = {point.get("metric") for point in cutpoints}
     open_set = any(point.get("open_set_fpr") is not None and not _is_nan(point["open_set_fpr"]) for point in cutpoints)
     apart = any(not _same(point.get("recall_all"), point.get("recall")) for point in cutpoints)
-    keys = [
+    return [
         key
         for key in _TITLES
         if key in _ALWAYS or key in chosen or (key == "recall_all" and apart) or (key == "open_set_fpr" and open_set)
     ]
-    rows = [(str(point.get("name")), [_cell(point, key) for key in keys]) for point in cutpoints]
-    return PointTable([title_of(key) for key in keys], rows, any(cell.interval for _, cells in rows for cell in cells))
 
 
 def _cell(point: Mapping[str, Any], key: str) -> Cell:
@@ -126,7 +135,7 @@ def notes(part: CalibrationPart | None, cutpoints: Sequence[Mapping[str, Any]]) 
     if part is None:
         return []
     said = [
-        f"Matcher {part.matcher.replace('_', ' ')}, k {part.k}: {part.labelled:,} of {part.queries:,} queries have a label"
+        f"Matcher {part.matcher}, k {part.k}: {part.labelled:,} of {part.queries:,} queries have a label"
         + (
             ""
             if part.open_set is None
@@ -138,7 +147,7 @@ def notes(part: CalibrationPart | None, cutpoints: Sequence[Mapping[str, Any]]) 
     said[0] += "" if said[0].endswith(".") else "."
     if part.replicates and any(point.get("interval") for point in cutpoints):
         said.append(
-            f"In brackets and as strips: {part.confidence:.0%} intervals by Poisson bootstrap, {part.replicates:,} replicates: "
+            f"Brackets, strips, bars: {part.confidence:.0%} intervals by Poisson bootstrap, {part.replicates:,} replicates: "
             "how far other queries of the same kind would move a value. A cutpoint's distance is chosen anew in each replicate."
         )
     if any(point.get("recall_all") is not None for point in cutpoints):
@@ -146,6 +155,8 @@ def notes(part: CalibrationPart | None, cutpoints: Sequence[Mapping[str, Any]]) 
             "Recall is among queries whose match has the right label; recall of all is among all queries whose label is in the "
             "index."
         )
+    keys = _columns(cutpoints)
+    said += [text for key, text in _MEANT.items() if key in keys]
     if part.dropped_bits:
         said.append(
             f"Thresholds are rounded up: so many distances occurred that their last {part.dropped_bits} bits were dropped. A "

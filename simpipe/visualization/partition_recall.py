@@ -32,7 +32,7 @@ def partition_recall(
     low = max(0.0, min(values.min(), 1.0 if overall is None else overall) - 0.1 * max(1.0 - values.min(), 0.005))
     figure = style.new_figure(1.0 + 0.19 * len(shown))
     axes = figure.add_subplot()
-    is_worst = np.array([number == worst[0] for number, _ in shown])
+    is_worst = np.array([number == worst[0] for number, _ in shown]) & (values.max() > worst[1])
     colors = np.where(is_worst, style.ORANGE, style.BLUE).tolist()
     axes.hlines(y, low, values, color=style.GRID, linewidth=1.2)
     axes.scatter(values, y, color=colors, s=np.where(is_worst, 42, 24), zorder=3)
@@ -40,11 +40,12 @@ def partition_recall(
         axes.axvline(overall, color=style.MUTED, linewidth=1.0, linestyle=style.DASHES[1], label=f"all: {overall:.4f}")
         figure.legend(loc="outside lower center", handlelength=2.4)
     left = worst[1] > low + 0.7 * (1 - low)
-    axes.annotate(
-        f"lowest: {worst[1]:.4f}", (worst[1], int(np.flatnonzero(is_worst)[0])), xytext=(-7 if left else 7, 0),
-        textcoords="offset points", va="center", ha="right" if left else "left", fontsize=9, color=style.ORANGE, zorder=4,
-        bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
-    )  # fmt: skip
+    for place in np.flatnonzero(is_worst).tolist():
+        axes.annotate(
+            f"lowest: {worst[1]:.4f}", (worst[1], place), xytext=(-7 if left else 7, 0), textcoords="offset points",
+            va="center", ha="right" if left else "left", fontsize=9, color=style.ORANGE, zorder=4,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
+        )  # fmt: skip
     axes.set_yticks(y, [str(number) for number, _ in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(low, 1 + 0.03 * (1 - low))

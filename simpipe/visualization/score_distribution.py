@@ -24,7 +24,7 @@ def score_distribution(
     """A step curve a kind, each as shares of its own queries; "" where there are none.
 
     Args:
-      low, high: float64[n] edges of bins that do not overlap.
+      low, high: float64[n] edges of bins that do not overlap; a last bin that goes on far is drawn short.
       counts: up to three kinds, each int64[n]; a kind without queries is left out.
       cutpoint: name and distance, drawn as a line.
       distance_name: the x axis.
@@ -32,7 +32,8 @@ def score_distribution(
     shown = {kind: np.asarray(values, np.int64) for kind, values in counts.items() if np.sum(values)}
     if not shown:
         return None
-    edges = np.unique(np.concatenate([low, high]))
+    far = _far_end(low, high)
+    edges = np.unique(np.concatenate([low, high if far is None else np.append(high[:-1], far)]))
     if len(edges) < 2:  # all distances are equal
         edges = edges[0] + np.array([-0.5, 0.5]) * max(abs(edges[0]) * 0.01, 1e-6)
     place = np.minimum(np.searchsorted(edges, low), len(edges) - 2)
@@ -56,13 +57,19 @@ def score_distribution(
         )  # fmt: skip
         said = f" Cutpoint {name} at {distance:.4g}."
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    axes.set_xlabel(f"{distance_name} of the match")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if axes.get_ylim()[1] >= 0.05 else 1, symbol=" %"))
+    axes.set_xlabel(f"{distance_name} of the match" + (f" (last bin: up to {high[-1]:.4g})" if far is not None else ""))
     axes.set_ylabel("share of the kind's queries a bin (%)")
     style.grid_lines(axes)
     figure.legend(loc="outside lower center", ncols=3, handlelength=2.2, columnspacing=1.2, handletextpad=0.4)
     kinds = ", ".join(f"{int(values.sum()):,} {kind}" for kind, values in shown.items())
     return figure, f"Histograms of the match's distance: {kinds} queries.{said}"
+
+
+def _far_end(low: np.ndarray, high: np.ndarray) -> float | None:
+    """Where a last bin that is far wider than the others ends in the picture; None where it is not."""
+    width = np.median(high - low)
+    return float(low[-1] + 2 * width) if len(low) > 2 and high[-1] - low[-1] > 3 * width > 0 else None
 
 
 def _colors_of(counts: Mapping[str, np.ndarray], shown: Mapping[str, np.ndarray]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from simpipe.visualization import style
 
@@ -57,7 +58,7 @@ def threshold_curves(
     distance_name: str = "distance",
     bands: Mapping[str, Sequence[float]] | None = None,
 ) -> tuple[Figure, str] | None:
-    """Curves with a vertical line at each cutpoint, and a grey strip over its interval; "" where there are no thresholds.
+    """Curves with a vertical line at each cutpoint, a bar above for its interval; "" where there are no thresholds.
 
     Args:
       thresholds: "distance" and any of `CURVES`, lists of length n.
@@ -82,21 +83,20 @@ def threshold_curves(
             marker = "o" if len(x) == 1 else ""
             axes.plot(x, columns[key], color=color, linestyle=dashes, linewidth=1.6, label=name, marker=marker, markersize=3)
     banded = _bands(axes, bands or {})
-    intervals = [span for span in map(interval_of, cutpoints) if span is not None]
-    for span in intervals:
-        axes.axvspan(*span, color=style.INK, alpha=0.09, linewidth=0, zorder=0.5)
+    spans = {str(point["name"]): span for point in cutpoints if (span := interval_of(point)) is not None}
     low, high = min([x[0], *(d for d, _ in marked)]), max([x[-1], *(d for d, _ in marked)])
     pad = (high - low) * 0.02 or 0.05
     axes.set_xlim(low - pad, high + pad)
     axes.set_ylim(-0.02, 1.03)
-    _mark_cutpoints(axes, marked)
+    _mark_cutpoints(axes, marked, spans)
     axes.set_xlabel(f"{distance_name} threshold (matches lie at or below it)")
     axes.set_ylabel("value (0 to 1)")
     style.grid_lines(axes)
-    figure.legend(loc="outside lower center", ncols=4, handlelength=2.2, columnspacing=1.0, handletextpad=0.4)
+    columns = 4 if len(axes.get_legend_handles_labels()[0]) < 5 else 3
+    figure.legend(loc="outside lower center", ncols=columns, handlelength=2.2, columnspacing=1.0, handletextpad=0.4)
     names = ", ".join(f"{name} at {distance:.4g}" for distance, name in marked)
     what = "Precision, recall, F1 and binary accuracy against the distance threshold"
-    return figure, f"{what}{', with intervals' if banded or intervals else ''}. Cutpoints: {names or 'none'}."
+    return figure, f"{what}{', with intervals' if banded or spans else ''}. Cutpoints: {names or 'none'}."
 
 
 def interval_of(point: Mapping[str, Any], key: str = "distance") -> tuple[float, float] | None:
@@ -121,8 +121,8 @@ def _bands(axes: Axes, bands: Mapping[str, Sequence[float]]) -> bool:
     return found
 
 
-def _mark_cutpoints(axes: Axes, marked: list[tuple[float, str]]) -> None:
-    """A line at each cutpoint and above the plot its name and value, one a row.
+def _mark_cutpoints(axes: Axes, marked: list[tuple[float, str]], spans: Mapping[str, tuple[float, float]]) -> None:
+    """A line at each cutpoint and above the plot its name and value, one a row, underlined by its interval.
 
     Rows are ordered so that lines cross as few names as possible: names that run to the right have the nearest cutpoint
     on top, names without room there run to the left, above the others.
@@ -132,11 +132,19 @@ def _mark_cutpoints(axes: Axes, marked: list[tuple[float, str]]) -> None:
     for distance, name in marked:
         text = f"{style.shorten(name)}: {distance:.4f}"
         share = (distance - low) / (high - low)
-        places.append((share + _CHARACTER * len(text) > 1.0, distance, text))
+        places.append((share + _CHARACTER * len(text) > 1.0, distance, text, spans.get(name)))
     places.sort(key=lambda place: (place[0], place[1] if place[0] else -place[1]))
     dashes = (0, (2, 1.5))
-    for row, (left, distance, text) in enumerate(places):
+    for row, (left, distance, text, span) in enumerate(places):
         base = 5 + _ROW * row
+        if span is not None:
+            figure = axes.get_figure(root=True)
+            assert figure is not None
+            lifted = axes.get_xaxis_transform() + ScaledTranslation(0, (base - 0.5) / 72, figure.dpi_scale_trans)
+            axes.plot(
+                np.clip(span, low, high), [1, 1], transform=lifted, color=style.FAINT, linewidth=2.2, solid_capstyle="butt",
+                clip_on=False, zorder=6,
+            )  # fmt: skip
         axes.axvline(distance, color=style.INK, linewidth=0.9, linestyle=dashes)
         at_top: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
         axes.annotate(

@@ -70,37 +70,48 @@ def run(
     Raises:
       ContractError: an item was lost, or two ids have one hash. RejectedError: too many items cannot be asked.
     """
+    shutil.rmtree(folder, ignore_errors=True)  # unfinished, or damaged
+    folder.mkdir(parents=True)
+    work = scratch(release, "dedupe")
+    try:
+        info = _run(config, release, embeddings, folder, work, key=key, cutoff=cutoff, beam_args=beam_args, block=block)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    info.save(folder)
+    return info
+
+
+def _run(
+    config: Config,
+    release: Path,
+    embeddings: Path,
+    folder: Path,
+    work: Path,
+    *,
+    key: str,
+    cutoff: float,
+    beam_args: Sequence[str],
+    block: int,
+) -> GroupsInfo:
     from simpipe.beam.dedupe import CollectEdges
     from simpipe.beam.io import read_summary
 
-    settings, manifest = config.dedupe, Manifest.load(release)
-    shutil.rmtree(folder, ignore_errors=True)  # unfinished, or damaged
-    folder.mkdir(parents=True)
-    groups = groups_folder(config)
-    work = scratch(release, "dedupe")
-    collect = CollectEdges(cutoff, str(work), str(work / "pairs.json"), None if groups is None else str(groups))
+    settings, manifest, groups = config.dedupe, Manifest.load(release), groups_folder(config)
     spec = query_spec(config, release, manifest, embeddings, k=settings.k, splits=INDEXED_SPLITS, names=frozenset())
-    asked = run_queries(
-        config,
-        spec,
-        manifest=manifest,
-        collect=collect,
-        beam_args=beam_args,
-        verb="dedupe",
-        rejects=settings.rejects,
-        folder=folder,
-    )
+    collect = CollectEdges(cutoff, str(work), str(work / "pairs.json"), None if groups is None else str(groups))
+    how = {"beam_args": beam_args, "verb": "dedupe", "rejects": settings.rejects, "folder": folder}
+    asked = run_queries(config, spec, manifest=manifest, collect=collect, **how)
     summary = read_summary(work / "pairs.json")
-    if summary.counts.read != asked.written or summary.counts.written > manifest.items:
+    if summary.counts.read != asked.written or summary.counts.written != manifest.items:
         raise ContractError(
-            f"{folder}: {asked.written} items answered, {summary.counts.read} of them looked at, {manifest.items} in the release",
+            f"{folder}: {asked.written} items answered, {summary.counts.written} compared, {manifest.items} in the release",
             "the release does not fit the embeddings, or the runner lost items: build again, or report the runner",
         )
     pairs = [work / record["path"] for record in summary.records if record["pairs"]]
     store = [releases.verify_file(release, entry) for entry in manifest.under("store")]
     found = group_items(pairs, store, folder, work, block=block, spread=_spread(config, work, beam_args))
     truncated = sum(record["truncated"] for record in summary.records)
-    info = GroupsInfo(
+    return GroupsInfo(
         key=key,
         release=manifest.release,
         distance=manifest.distance,
@@ -111,9 +122,6 @@ def run(
         files=found.files,
         provenance={"build": manifest.steps["build"], **manifest.provenance},
     )
-    info.save(folder)
-    shutil.rmtree(work)
-    return info
 
 
 def _spread(config: Config, work: Path, beam_args: Sequence[str]) -> Any:

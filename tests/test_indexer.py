@@ -293,6 +293,13 @@ def test_own_items_in_calibration(caplog):
     ids = [str(i) for i in range(len(X))]
     result = indexer.calibrate(X, random, extra_metrics=["binary_accuracy"], verbose=0, query_ids=ids)
     assert result.thresholds["binary_accuracy"].max() < 0.12
+    by_number = indexer.calibrate(X, random, extra_metrics=["binary_accuracy"], verbose=0, query_ids=range(len(X)))
+    assert by_number.cutpoints == result.cutpoints
+    at = indexer.evaluate_classification(X, random, [np.inf], ["binary_accuracy"], query_ids=range(len(X)))
+    assert at["binary_accuracy"][0] == result.thresholds["binary_accuracy"].max()
+    twins = filled(labels=random)
+    twins.batch_add(X[:9], np.random.default_rng(1).integers(0, 20, 9))  # exact copies under other ids
+    assert twins.calibrate(X, random, verbose=0, query_ids=ids).cutpoints["optimal"]["value"] < 0.25
     metrics = [RecallAtK("all", k=1), RecallAtK("others", k=1, drop_closest_lookup=True)]
     for known in (ids, None):
         values = indexer.evaluate_retrieval(X, random, metrics, query_ids=known)

@@ -85,14 +85,20 @@ class Bootstrap:
         grid = spread_rows(pairs, BINS, rows)
         counts = self.replicate(pairs, grid, "distances")
         distances = pairs.distances[grid]
+        # A replicate has only the distances of the queries that it drew: a threshold is the last such distance up to it.
+        near = counts.tp + counts.fp
+        drawn = np.diff(near, axis=0, prepend=0) > 0
+        occurred = np.maximum.accumulate(np.where(drawn, np.arange(len(grid))[:, None], 0), axis=0)
+        each = np.arange(self.replicates)
         values: dict[str, np.ndarray] = {}
         ends: list[tuple[list[float], float] | None] = []
         for rule in rules:
             if rule.metric.name not in values:
                 values[rule.metric.name] = rule.metric.at(counts)
             picked, reached = rule.pick(values[rule.metric.name])
+            reached = reached & (near[picked, each] > 0)
             if reached.any():
-                low, high = self.interval(distances[picked[reached]], "inverted_cdf")
+                low, high = self.interval(distances[occurred[picked, each][reached]], "inverted_cdf")
                 ends.append(([float(low), float(high)], float(reached.mean())))
             else:
                 ends.append(None)

@@ -42,7 +42,7 @@ def group_cutpoints(
         found += 1
         result = calibrate(pairs, metric=metric, optimal=optimal, targets=targets, metrics=metrics)
         about = {"value": value, "queries": pairs.queries, "hits": hits}
-        rows += [{**about, "cutpoint": name, **cut} for name, cut in result.cutpoints.items()]
+        rows += [{**cut, **about, "cutpoint": name} for name, cut in result.cutpoints.items()]
     fields = [("value", pa.string()), ("cutpoint", pa.string()), ("distance", pa.float32())]
     fields += [("queries", pa.int64()), ("hits", pa.int64()), *((name, pa.float64()) for name in metrics)]
     return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in fields}), found

@@ -257,8 +257,8 @@ def test_calibration_equals_a_search_over_all_thresholds():
 def test_a_query_passes_the_threshold_it_defined():
     """Distances are compared as they are, in calibration and in matching: also in another batch, also after loading."""
     indexer = filled()
+    distances = np.array([indexer.single_lookup(q, k=1)[0].distance for q in QX], np.float32)
     for name, cutpoint in indexer.calibrate(QX, QY, {f"t{i}": i / 40 for i in range(1, 40)}, verbose=0).cutpoints.items():
-        distances = np.array([indexer.single_lookup(q, k=1)[0].distance for q in QX], np.float32)
         matches = indexer.match(QX, no_match_label=None)[name]
         assert [label is not None for label in matches] == (distances <= np.float32(cutpoint["distance"])).tolist()
         assert np.float32(cutpoint["distance"]) in distances

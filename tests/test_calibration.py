@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve
 
-from simpipe.calibration import PairCounts, Target, calibrate, sweep, targets_of
+from simpipe.calibration import DIFFERENCES, PairCounts, Target, calibrate, sweep, targets_of
+from simpipe.classification_metrics import METRICS, MatchCounts, make_classification_metric
 from simpipe.errors import SimpipeError
-from simpipe.evaluators import EvaluationSums, evaluate_block, one_shot_accuracy
+from simpipe.evaluators import one_shot_accuracy
 from simpipe.matchers import match_labels
 from simpipe.retrieval_metrics import ann_recall_at_k, average_precision_at_k, recall_at_k
 from simpipe.types import Neighbors
@@ -77,7 +78,7 @@ def test_golden_calibration(data, case):
     ours = calibrate(pairs, metric=metric, targets=[Target(f"t{value}", metric, value) for value in (0.5, 0.8, 0.99)])
     theirs = case["thresholds"]
     grid = np.array(theirs["distance"], np.float32)
-    # Deliberate difference: with k > 1 the library also takes distances of neighbors that decide nothing as thresholds.
+    # Deliberate difference (the first one): with k > 1 the library also takes distances that decide nothing as thresholds.
     # The counts at a threshold are those at the largest deciding distance below it.
     place = np.searchsorted(ours.thresholds["distance"], grid + 1e-7, side="right") - 1
     known = place >= 0
@@ -148,6 +149,102 @@ def test_precision_equals_scikit_learn():
     np.testing.assert_allclose(result.thresholds["recall"], recall[:-1][order], rtol=1e-12)
 
 
+def open_set_pairs(n: int = 400):
+    """Distances (some without neighbor), hits, and which queries have a label that is not in the index."""
+    rng = np.random.default_rng(2)
+    distances = (rng.integers(0, 60, n) / 64).astype(np.float32)
+    opened = rng.random(n) < 0.2
+    distances[rng.random(n) < 0.1] = np.inf
+    return distances, (rng.random(n) < 0.7) & ~opened & np.isfinite(distances), opened
+
+
+def test_both_recalls_and_open_set_queries_against_counting_by_hand():
+    distances, hits, opened = open_set_pairs()
+    pairs = PairCounts.of(distances, hits, open_set=opened)
+    result = calibrate(pairs, metrics=[*METRICS, "f1_all", "npv", "open_set_fpr"])
+    for row, threshold in enumerate(result.thresholds["distance"]):
+        near = distances <= threshold
+        right, accepted = (hits & near).sum(), near.sum()
+        precision = right / accepted
+        recall_all = right / (~opened).sum()
+        both = 0 if not right else 2 * precision * recall_all / (precision + recall_all)
+        by_hand = {
+            "precision": precision,
+            "recall": right / hits.sum(),
+            "recall_all": recall_all,
+            "f1_all": both,
+            "open_set_fpr": (opened & near).sum() / opened.sum(),
+            "fpr": (~hits & near).sum() / (~hits & np.isfinite(distances)).sum(),
+            "binary_accuracy": right / len(hits),
+        }
+        for name, value in by_hand.items():
+            assert result.thresholds[name][row] == pytest.approx(value, rel=1e-12), name
+    assert (result.queries, result.open_set, pairs.known) == (400, opened.sum(), (~opened).sum())
+
+
+def test_an_open_set_query_is_never_a_hit():
+    pairs = PairCounts.of(np.zeros(2, np.float32), np.array([True, True]), open_set=np.array([True, False]))
+    assert (pairs.hits.tolist(), pairs.total.tolist(), pairs.open.tolist()) == ([1], [2], [1])
+
+
+def test_metrics_of_every_calibration():
+    distances, hits, opened = open_set_pairs()
+    closed = calibrate(PairCounts.of(distances, hits)).thresholds
+    assert list(closed) == ["distance", "precision", "recall", "f1", "binary_accuracy", "recall_all", "fpr"]
+    assert list(calibrate(PairCounts.of(distances, hits, open_set=opened)).thresholds) == [*closed, "open_set_fpr"]
+
+
+def test_compute_of_the_new_metrics_knows_the_four_counts_only():
+    counts = (np.array([3, 4]), np.array([1, 2]), np.array([2, 1]), np.array([1, 0]), 10)
+    assert make_classification_metric("recall_all").compute(*counts).tolist() == [0.3, 0.4]
+    assert make_classification_metric("open_set_fpr").compute(*counts).tolist() == [0, 0]
+    assert make_classification_metric("f1_all").compute(*counts) == pytest.approx(
+        [2 * 0.75 * 0.3 / 1.05, 2 * (4 / 6) * 0.4 / (4 / 6 + 0.4)]
+    )
+    plain = MatchCounts(counts[0], counts[1], counts[3], counts[2], 10)
+    for name in ("recall_all", "f1_all", "open_set_fpr"):
+        assert np.array_equal(make_classification_metric(name).at(plain), make_classification_metric(name).compute(*counts))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from(["hit", "wrong", "open"])), min_size=1, max_size=60))
+def test_each_cutpoint_is_the_one_of_a_search_row_by_row(pairs):
+    distances = np.array([distance for distance, _ in pairs], np.float32) / 7
+    hits, opened = (np.array([kind == name for _, kind in pairs]) for name in ("hit", "open"))
+    wanted = {"precision": (0.5, 0.9), "recall_all": (0.4,), "fpr": (0.3,), "open_set_fpr": (0.0, 0.5), "f1_all": (0.6,)}
+    optimal = ("precision", "recall_all", "open_set_fpr")
+    counts = PairCounts.of(distances, hits, open_set=opened)
+    result = calibrate(counts, metric="f1", optimal=optimal, targets=targets_of(wanted))
+    values, grid = result.thresholds, result.thresholds["distance"]
+    expected = {}
+    for name, metric in {"optimal": "f1", **{f"optimal_{metric}": metric for metric in optimal}}.items():
+        sign = -1 if metric == "open_set_fpr" else 1
+        expected[name] = max(range(len(grid)), key=lambda row: (sign * values[metric][row], row))
+    for metric, series in wanted.items():
+        for value in series:
+            if metric in ("fpr", "open_set_fpr"):
+                rows, name = [row for row in range(len(grid)) if values[metric][row] <= value], f"{metric}<={value:g}"
+            else:
+                rows, name = [row for row in range(len(grid)) if values[metric][row] >= value], f"{metric}>={value:g}"
+            if rows:
+                expected[name] = rows[0] if metric in ("recall_all", "f1_all") else rows[-1]
+    assert {name: cut["distance"] for name, cut in result.cutpoints.items()} == {
+        name: grid[row] for name, row in expected.items()
+    }
+    for cut in result.cutpoints.values():
+        assert cut["value"] == cut[cut["metric"]]
+
+
+def test_the_query_that_defines_a_cutpoint_passes_it():
+    """Deliberate difference (the third one): the library rounds to 8 digits in calibration only."""
+    assert len(DIFFERENCES) == 3
+    distances = np.random.default_rng(0).random(200, np.float32)
+    for cut in calibrate(
+        PairCounts.of(distances, distances < 0.5), targets=targets_of({"recall": (0.3, 0.6)})
+    ).cutpoints.values():
+        assert (distances == np.float32(cut["distance"])).any()
+
+
 def test_queries_without_neighbor_count_as_queries():
     pairs = PairCounts.of(np.array([0.1, np.inf], np.float32), np.array([True, False]))
     assert pairs.queries == 2
@@ -184,24 +281,6 @@ def test_ann_recall_counts_ties_and_short_indexes():
     found = np.array([[0.1, 0.2, 0.3], [0.1, 0.2, inf], [inf, inf, inf]], np.float32)
     np.testing.assert_allclose(ann_recall_at_k(found, exact, 3), [2 / 3, 1, 1])
     np.testing.assert_allclose(ann_recall_at_k(found, exact, 2), [1, 1, 1])
-
-
-def test_evaluation_sums_add_up():
-    labels = np.array(["0", "1", None, "7"], object)
-    found = neighbors_of([[0, 1], [0, 1], [1, 1], [0, 1]], [[0.1, 0.2], [0.3, 0.4], [0.1, 0.1], [0.9, 1.0]])
-    calibration = {"k": 1, "matcher": "match_nearest", "cutpoints": {"optimal": {"distance": 0.5}}}
-    rules = {"k": 2, "recall_at": (1, 2), "items_of_label": {"0": 1, "1": 1}, "calibration": calibration}
-    whole = evaluate_block(labels, found, found, **rules)
-    parts = EvaluationSums()
-    for row in range(4):
-        rows = slice(row, row + 1)
-        parts = parts + evaluate_block(labels[rows], found.take(rows), found.take(rows), **rules)
-    assert parts.metrics() == pytest.approx(whole.metrics())
-    assert whole.queries == 4
-    assert whole.labelled == 3
-    assert whole.metrics()["label_precision_at_1"] == pytest.approx(1 / 3)
-    assert whole.metrics()["recall_at_2"] == pytest.approx(2 / 3)
-    assert whole.confusion == parts.confusion == {("0", "0"): 1, ("1", "0"): 1, ("7", None): 1}
 
 
 def test_one_shot_accuracy():

@@ -102,9 +102,8 @@ def write_answers(searcher: Searcher, answers: Iterator[Answer], table: AnswerTa
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(
-        path, schema, compression="zstd", use_dictionary=[n for n in schema.names if n not in ("id", "query")]
-    )
+    how: dict[str, Any] = {"use_dictionary": [name for name in schema.names if name not in ("id", "query")]}
+    return pq.ParquetWriter(path, schema, compression="zstd", **how)
 
 
 def join_answers(work: Path, chunks: int, table: AnswerTable, out: Path) -> None:

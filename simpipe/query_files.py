@@ -155,14 +155,18 @@ def _is_vectors(kind: pa.DataType) -> bool:
 
 
 def read_tables(source: Source, columns: Sequence[str]) -> Iterator[tuple[pa.Table, int, Chunk]]:
-    """Tables of a source with the row that each begins at and the chunk that it belongs to, in order."""
+    """Tables of a source with the row that each begins at and the chunk that it belongs to, in order.
+
+    Raises:
+      QueryError: the file is damaged, or has null among lists of fixed size, which Arrow cannot read.
+    """
     with pq.ParquetFile(source.path) as file:
-        wanted = [name for name in (*_OWN, *columns) if name in file.schema_arrow.names]
+        wanted = list(dict.fromkeys(name for name in (*_OWN, *columns) if name in file.schema_arrow.names))
+        batches = file.iter_batches(batch_size=_READ_ROWS, row_groups=list(source.groups), columns=wanted)
         left = iter(source.chunks)
-        chunk, room, at = next(left), source.chunks[0].rows, source.first_row
-        for batch in file.iter_batches(
-            batch_size=_READ_ROWS, row_groups=list(source.groups), columns=list(dict.fromkeys(wanted))
-        ):
+        chunk, at = next(left), source.first_row
+        room = chunk.rows
+        while (batch := _next(batches, source)) is not None:
             table = pa.Table.from_batches([batch])
             while len(table):
                 if not room:
@@ -171,6 +175,16 @@ def read_tables(source: Source, columns: Sequence[str]) -> Iterator[tuple[pa.Tab
                 part, table = table.slice(0, room), table.slice(room)
                 yield part, at, chunk
                 at, room = at + len(part), room - len(part)
+
+
+def _next(batches: Iterator[pa.RecordBatch], source: Source) -> pa.RecordBatch | None:
+    try:
+        return next(batches, None)
+    except (pa.ArrowException, OSError) as error:
+        cure = (
+            "write the file again; where some rows have no embedding, as lists of variable size: pyarrow.list_(pyarrow.float32())"
+        )
+        raise QueryError(f"{source.path}: cannot be read ({error})", cure) from None
 
 
 def check_rows(

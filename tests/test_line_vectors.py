@@ -91,7 +91,7 @@ def test_metrics_and_cutpoints_equal_a_plain_computation(ran):
     searcher = simpipe.open_release(config.root)
     info = EmbeddingsInfo.load(line.embeddings[0])
     paths = tuple(str(line.embeddings[0] / file.path) for file in info.of_splits("query"))
-    answers = list(answer_all(QuerySpec(str(searcher.folder), paths, 10, True, 100)))
+    answers = list(answer_all(QuerySpec(str(searcher.folder), paths, 10, exact_k=10, block=100)))
     hits = np.concatenate([answer.found.labels[:, 0] == answer.labels for answer in answers])
     distances = np.concatenate([answer.found.distances[:, 0] for answer in answers])
     assert line.metrics()["label_precision_at_1"] == pytest.approx(hits.mean())

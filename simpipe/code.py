@@ -59,7 +59,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "import": ("import_vectors.py", "data/vectors.py", "embeddings.py", "ids.py", "beam/embed.py", "index/distance.py"),
     "build": ("build.py", "build_start.py", "store.py", "grouped.py", "groups.py", "beam/build.py", *_INDEX),
     "calibrate": ("calibration", "cutpoints.py", "classification_metrics", "probability.py", "beam/calibrate.py", *_QUERY),
-    "evaluate": ("evaluators.py", "classification_metrics", "retrieval_metrics", *_QUERY),
+    "evaluate": ("evaluators", "retrieval_metrics", "beam/evaluate.py", *_QUERY),
     "dedupe": ("dedupe.py", "components.py", "groups.py", "grouped.py", "beam/dedupe.py", *_QUERY),
     "report": ("report", "visualization", "data/pictures.py", "data/record_reader.py", "storage.py"),
 }

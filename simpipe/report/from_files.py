@@ -87,7 +87,7 @@ def _probability(record: Mapping[str, Any] | None) -> ProbabilityPart | None:
     if not record:
         return None
     bins = [ReliabilityBin(*(each[name] for name in ("mean", "share", "queries", "low", "high"))) for each in record["bins"]]
-    return ProbabilityPart(record["method"], record.get("ece"), bins)
+    return ProbabilityPart(record["method"], record.get("ece"), sorted(bins, key=lambda each: each.mean))
 
 
 def _groups(about: Mapping[str, Any] | None, table: pa.Table | None) -> GroupsPart | None:

@@ -30,7 +30,7 @@ def partition_recall(
     values = np.array([value for _, value in shown])
     y = np.arange(len(shown))
     low = max(0.0, min(values.min(), 1.0 if overall is None else overall) - 0.1 * max(1.0 - values.min(), 0.005))
-    figure = style.new_figure(1.0 + 0.19 * len(shown))
+    figure = style.new_figure(max(2.2, 1.0 + 0.19 * len(shown)))
     axes = figure.add_subplot()
     is_worst = np.array([number == worst[0] for number, _ in shown]) & (values.max() > worst[1])
     colors = np.where(is_worst, style.ORANGE, style.BLUE).tolist()

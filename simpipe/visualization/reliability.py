@@ -10,6 +10,8 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from simpipe.visualization import style
 
+_BARS = 25
+
 
 @style.drawing("reliability")
 def reliability(
@@ -26,23 +28,28 @@ def reliability(
     if not keep.any():
         return None
     x, y, below, above = (np.asarray(each, np.float64)[keep] for each in (mean, share, low, high))
-    n = n[keep]
+    order = np.argsort(x, kind="stable")
+    n, x, y, below, above = n[keep][order], x[order], y[order], below[order], above[order]
+    start = max(0.0, np.floor(min(x[0], below.min()) * 10 - 0.5) / 10)
+    start = start if start >= 0.5 else 0.0  # where all is likely, the rest of the plot would be empty
     figure = style.new_figure(4.0)
     axes, bars = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    axes.plot([0, 1], [0, 1], color=style.FAINT, linewidth=1.2, linestyle=style.DASHES[1], label="as stated")
+    axes.plot([start, 1], [start, 1], color=style.FAINT, linewidth=1.2, linestyle=style.DASHES[1], label="as stated")
     axes.errorbar(
         x, y, yerr=np.maximum([y - below, above - y], 0), color=style.BLUE, linewidth=1.3, marker="o", markersize=4, capsize=2.5,
         elinewidth=1.0, label="measured, with interval",
     )  # fmt: skip
-    axes.set_xlim(-0.03, 1.03)
-    axes.set_ylim(-0.03, 1.05)
-    axes.set_ylabel("share right (0 to 1)")
+    pad = 0.03 * (1 - start)
+    axes.set_xlim(start - pad, 1 + pad)
+    axes.set_ylim(start - pad, 1 + 1.5 * pad)
+    axes.set_ylabel("share right" + (" (0 to 1)" if not start else f" ({start:.1f} to 1)"))
     axes.legend(loc="upper left")
     style.grid_lines(axes)
-    bars.bar(x, n, width=0.022, color=style.BLUE, alpha=0.75)
+    counts, edges = np.histogram(x, bins=_BARS, range=(start, 1.0), weights=n)
+    bars.bar(edges[:-1], counts, width=0.9 * np.diff(edges), align="edge", color=style.BLUE, alpha=0.75)
     bars.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     bars.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     bars.set_ylabel("queries\n(number)")
-    bars.set_xlabel("stated probability (0 to 1), mean of a bin")
+    bars.set_xlabel("stated probability" + (" (0 to 1)" if not start else f" ({start:.1f} to 1)") + ", mean of a bin")
     style.grid_lines(bars)
     return figure, f"Reliability of the probability in {len(x)} bins with {int(n.sum()):,} queries, against the diagonal."

@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from simpipe.visualization import style
 
+FEW = 20  # a kind with fewer queries is drawn as marks: shares of so few say little
 _COLORS = (style.BLUE, style.ORANGE, style.PURPLE)
 
 
@@ -21,7 +22,7 @@ def score_distribution(
     cutpoint: tuple[str, float] | None = None,
     distance_name: str = "distance",
 ) -> tuple[Figure, str] | None:
-    """A step curve a kind, each as shares of its own queries; "" where there are none.
+    """A step curve a kind, each as shares of its own queries, or marks for fewer than `FEW`; "" where there are none.
 
     Args:
       low, high: float64[n] edges of bins that do not overlap; a last bin that goes on far is drawn short.
@@ -39,13 +40,25 @@ def score_distribution(
     place = np.minimum(np.searchsorted(edges, low), len(edges) - 2)
     figure = style.new_figure(3.0)
     axes = figure.add_subplot()
+    few: list[tuple[str, np.ndarray, str]] = []
     for (kind, values), color, dashes in zip(shown.items(), _colors_of(counts, shown), style.DASHES, strict=False):
         total = int(values.sum())
+        if total < FEW:
+            few.append((kind, values, color))
+            continue
         share = np.zeros(len(edges) - 1)
         np.add.at(share, place, values / total)
         label = f"{style.shorten(kind)} ({total:,})"
         axes.stairs(share, edges, fill=True, color=color, alpha=0.18, linewidth=0)
         axes.stairs(share, edges, color=color, linewidth=1.5, linestyle=dashes, label=label)
+    top = axes.get_ylim()[1] if len(few) < len(shown) else 1.0
+    for row, (kind, values, color) in enumerate(few):
+        at, label = np.flatnonzero(values), f"{style.shorten(kind)} ({int(values.sum()):,}, as marks)"
+        middle = (edges[place[at]] + edges[place[at] + 1]) / 2
+        axes.plot(
+            middle, np.full(len(at), top * (0.05 + 0.07 * row)), color=color, linestyle="", marker="od^"[row], markersize=6,
+            markeredgecolor="white", markeredgewidth=0.6, zorder=4, label=label,
+        )  # fmt: skip
     said = ""
     if cutpoint is not None and np.isfinite(cutpoint[1]):
         name, distance = style.shorten(cutpoint[0]), cutpoint[1]
@@ -56,7 +69,7 @@ def score_distribution(
             textcoords="offset points", fontsize=9, color=style.INK, ha="right" if left else "left", va="bottom",
         )  # fmt: skip
         said = f" Cutpoint {name} at {distance:.4g}."
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, top * 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if axes.get_ylim()[1] >= 0.05 else 1, symbol=" %"))
     axes.set_xlabel(f"{distance_name} of the match" + (f" (last bin: up to {high[-1]:.4g})" if far is not None else ""))
     axes.set_ylabel("share of the kind's queries a bin (%)")

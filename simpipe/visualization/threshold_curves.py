@@ -13,7 +13,7 @@ from matplotlib.transforms import ScaledTranslation
 from simpipe.visualization import style
 
 CURVES = {"precision": "precision", "recall": "recall", "f1": "F1", "binary_accuracy": "binary accuracy"}
-ALL = ("recall_all", "recall of all")  # drawn where it is not `recall`, among the curves with intervals
+ALL = ("recall_all", "recall of all")  # among the curves with intervals; drawn where it is none of the others
 _COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE)
 _CHARACTER = 0.0195  # the width of a character as a share of the axes' width
 _ROW = 13.5  # points between the names of cutpoints
@@ -116,7 +116,8 @@ def _bands(axes: Axes, bands: Mapping[str, Sequence[float]]) -> bool:
             axes.fill_between(x, columns[f"{key}_low"], columns[f"{key}_high"], color=color, alpha=0.17, linewidth=0)
             found = True
     key, name = ALL
-    if len(x) and key in columns and not np.allclose(columns[key], columns.get("recall", np.nan), equal_nan=True):
+    others = [columns[other] for other in ("recall", "binary_accuracy") if other in columns]
+    if len(x) and key in columns and not any(np.allclose(columns[key], other, equal_nan=True) for other in others):
         axes.plot(x, columns[key], color=style.MUTED, linestyle=style.DASHES[2], linewidth=1.3, label=name)
     return found
 

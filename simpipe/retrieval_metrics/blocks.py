@@ -1,6 +1,7 @@
 """Retrieval metrics of a block of queries, one value a query.
 
 `relevant` is bool[n, k]: does the neighbor carry the query's label. Own items of the queries are left out before, by id.
+A value depends on its own row only, to the bit: sums over ranks go from the first to the last, whatever the block.
 """
 
 from __future__ import annotations
@@ -28,10 +29,36 @@ def average_precision_at_k(relevant: np.ndarray, k: int, items_of_label: np.ndar
       k: how deep.
       items_of_label: int64[n], R: indexed items that carry the query's label; 0 gives 0.
     """
-    top = relevant[:, :k].astype(np.float64)
-    ranks = np.arange(1, top.shape[1] + 1)
-    summed = (top * np.cumsum(top, axis=1) / ranks).sum(axis=1)
-    return summed / np.maximum(np.minimum(items_of_label, k), 1)
+    return _total(_precisions(relevant[:, :k])) / np.maximum(np.minimum(items_of_label, k), 1)
+
+
+def average_precision_at_r(relevant: np.ndarray, items_of_label: np.ndarray) -> np.ndarray:
+    """Average precision over the first R neighbors: float64[n]; its mean is MAP@R (Musgrave et al. 2020).
+
+    Args:
+      relevant: bool[n, >= the largest R].
+      items_of_label: int64[n], R of each query; 0 gives 0.
+    """
+    size = items_of_label[:, None]
+    inside = np.where(np.arange(relevant.shape[1]) < size, _precisions(relevant), 0.0)
+    return _total(inside) / np.maximum(items_of_label, 1)
+
+
+def ndcg_at_k(relevant: np.ndarray, k: int, items_of_label: np.ndarray) -> np.ndarray:
+    """Normalised discounted cumulative gain of the k nearest: float64[n] (Järvelin and Kekäläinen 2002; gains 0 and 1).
+
+    Rank j counts 1 / log2(j + 1); divided by what min(k, R) relevant neighbors in front would reach.
+
+    Args:
+      relevant: bool[n, >= k].
+      k: how deep.
+      items_of_label: int64[n], R: indexed items that carry the query's label; 0 gives 0.
+    """
+    top = relevant[:, :k]
+    discounts = 1.0 / np.log2(np.arange(2, k + 2))
+    best = np.concatenate([[0.0], np.cumsum(discounts)])[np.minimum(items_of_label, k)]
+    gained = _total(top * discounts[: top.shape[1]])
+    return np.divide(gained, best, out=np.zeros(len(top)), where=best > 0)
 
 
 def ann_recall_at_k(found: np.ndarray, exact: np.ndarray, k: int) -> np.ndarray:
@@ -46,3 +73,12 @@ def ann_recall_at_k(found: np.ndarray, exact: np.ndarray, k: int) -> np.ndarray:
     last = np.where(exists > 0, exact[np.arange(len(exact)), np.maximum(exists - 1, 0)], -np.inf) if exact.shape[1] else exists
     hits = (found[:, :k] <= np.asarray(last)[:, None]).sum(axis=1) if exact.shape[1] else exists
     return np.where(exists > 0, np.minimum(hits, exists) / np.maximum(exists, 1), 1.0)
+
+
+def _precisions(relevant: np.ndarray) -> np.ndarray:
+    """float64[n, k]: precision@j at relevant ranks j, else 0."""
+    return relevant * np.cumsum(relevant, axis=1) / np.arange(1, relevant.shape[1] + 1)
+
+
+def _total(values: np.ndarray) -> np.ndarray:
+    return np.cumsum(values, axis=1)[:, -1] if values.shape[1] else np.zeros(len(values))

@@ -56,8 +56,8 @@ def exact_pairs(vectors: np.ndarray, cutoff: float, block: int = 1024) -> np.nda
     found = []
     for first in range(0, len(vectors), block):
         near = 1 - vectors[first : first + block] @ vectors[first:].T <= np.float32(cutoff)
-        a, b = np.nonzero(np.triu(near, 1))
-        found.append(np.stack([a + first, b + first], axis=1))
+        a, b = np.divmod(np.flatnonzero(near), near.shape[1])
+        found.append(np.stack([a, b], axis=1)[a < b] + first)
     return np.concatenate(found)
 
 

@@ -237,7 +237,10 @@ class Line:
         def tell() -> str:
             _, manifest = self.release()
             kinds = ", ".join(sorted({part.backend for part in manifest.partitions if part.rows}))
-            return f"release {manifest.release}, {manifest.items:,} items in {len(manifest.partitions)} partitions ({kinds})"
+            about = manifest.provenance.get("representatives")
+            left_out = f", {about['excluded']:,} near duplicates left out" if about else ""
+            where = f"in {len(manifest.partitions)} partitions ({kinds})"
+            return f"release {manifest.release}, {manifest.items:,} items {where}{left_out}"
 
         def done() -> bool:
             return releases.find_by_steps(self.root, self.steps) is not None

@@ -148,7 +148,7 @@ def _group_pairs(sources: Sequence[Path], path: Path, buckets: int, block: int) 
         for source in sources:
             for batch in _read_pairs(source):
                 held.append(batch)
-                if sum(map(len, held)) >= block:
+                if 2 * sum(map(len, held)) >= block:
                     write(held)
                     held = []
         write(held)

@@ -70,7 +70,7 @@ class MatchRules:
         self._rules = {self._first.name: self._first} | {name: MatchRule.of(each) for name, each in further.items()}
         by = record.get("by")
         self._by: str | None = None if by is None else by["column"]
-        self._limits: dict[str, tuple[pa.Array, np.ndarray]] = {}
+        self._limits: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def rule(self, matcher: str | None = None) -> MatchRule:
         """The rule of a matcher such as `match_majority_vote@5`; None: the first one.
@@ -106,8 +106,8 @@ class MatchRules:
         # The comparison of the calibration: float32 against float32, the threshold itself is near.
         return Matches(keep_where(labels, distances <= limits), distances, neighbors, probabilities, limits)
 
-    def _asked(self, rule: MatchRule, labels: np.ndarray, groups: Groups | None) -> pa.Array:
-        """The group of each query."""
+    def _asked(self, rule: MatchRule, labels: np.ndarray, groups: Groups | None) -> np.ndarray:
+        """The group of each query, object[n] of str or None."""
         if self._by is None:
             raise QueryError(f"{self._title} has no cutpoints by group", "set calibrate.by, and calibrate again")
         if rule is not self._first:
@@ -117,14 +117,14 @@ class MatchRules:
         if self._by == "label":
             if groups is not None:
                 raise QueryError(f"{self._title} has cutpoints by label, which is that of the match", "leave out the group")
-            return pa.array(labels, pa.string())
+            return labels
         if groups is None:
             raise QueryError(f"the group of the queries is not given: a value of {self._by}", f"there are: {self._known()}")
         if isinstance(groups, str):
-            return pa.array([groups] * len(labels), pa.string())
+            return np.full(len(labels), groups, object)
         if len(groups) != len(labels):
             raise QueryError(f"{len(groups)} groups for {len(labels)} queries", f"give one value of {self._by} a query")
-        return pa.array(groups).cast(pa.string())
+        return pa.array(groups).cast(pa.string()).to_numpy(zero_copy_only=False)
 
     def _table(self) -> pa.Table:
         table = self._groups()
@@ -138,20 +138,25 @@ class MatchRules:
 
     def has_own(self, group: str, cutpoint: str) -> bool:
         """Whether a group has a cutpoint of its own of this name."""
-        return bool(pc.is_in(pa.scalar(group), value_set=self._own(cutpoint)[0]).as_py())
+        return bool(np.isin(group, self._own(cutpoint)[0]))
 
-    def _own(self, cutpoint: str) -> tuple[pa.Array, np.ndarray]:
-        """Groups, and their cutpoints of a name: float32."""
+    def _own(self, cutpoint: str) -> tuple[np.ndarray, np.ndarray]:
+        """Groups, sorted object[g] of str, and their cutpoints of a name: float32[g]."""
         if cutpoint not in self._limits:
             table = self._table()
             table = table.filter(pc.equal(table.column("cutpoint"), cutpoint))
-            distances = table.column("distance").to_numpy().astype(np.float32)
-            self._limits[cutpoint] = table.column("value").combine_chunks().cast(pa.string()), distances
+            values = table.column("value").to_numpy().astype(object)
+            order = np.argsort(values)
+            self._limits[cutpoint] = values[order], table.column("distance").to_numpy().astype(np.float32)[order]
         return self._limits[cutpoint]
 
-    def _of_groups(self, groups: pa.Array, cutpoint: str, overall: np.ndarray) -> np.ndarray:
+    def _of_groups(self, groups: np.ndarray, cutpoint: str, overall: np.ndarray) -> np.ndarray:
         """Cutpoints of groups, float32[n]; `overall` where a group has none of its own."""
         values, distances = self._own(cutpoint)
-        places = pc.index_in(groups, value_set=values, skip_nulls=True)
-        place = pc.fill_null(places, -1).to_numpy(zero_copy_only=False)
-        return np.where(place >= 0, np.append(distances, np.float32(np.inf))[place], overall).astype(np.float32)
+        if not len(values):
+            return overall
+        known = np.asarray(groups != None, bool)  # noqa: E711  element by element
+        # Not a hash table of all values for each block: there may be a million of them, and one query.
+        place = np.searchsorted(values, np.where(known, groups, "")).clip(max=len(values) - 1)
+        own = known & np.asarray(values[place] == groups, bool)
+        return np.where(own, distances[place], overall)

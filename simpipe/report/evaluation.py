@@ -117,21 +117,18 @@ def worst_confusion(data: ReportData, worst: Sequence[str]) -> tuple[list[str], 
       worst: labels, the worst first.
 
     Returns:
-      n labels, at most `MAX_CLASSES`, in the order of `data`; int64[n, n + 1] counts, the last column "no match"; int64[n]
-      queries that got a label of other classes.
+      n labels, at most `MAX_CLASSES`: first the worst, at most `WORST_ROWS`, then the others in the order of `data`;
+      int64[n, n + 1] counts, the last column "no match"; int64[n] queries that got a label of other classes.
     """
     labels, counts = data.confusion_labels, data.confusion
     place = {label: i for i, label in enumerate(labels)}
     rows = [place[label] for label in worst if label in place][:WORST_ROWS]
-    chosen = list(rows)
     wrong = counts[:, : len(labels)].copy()
     np.fill_diagonal(wrong, 0)
     weight = wrong[rows].sum(0) if rows else np.zeros(len(labels), np.int64)
     weight[rows] = 0
-    for other in np.argsort(-weight, kind="stable")[: MAX_CLASSES - len(chosen)].tolist():
-        if weight[other]:
-            chosen.append(other)
-    chosen.sort()
+    others = [i for i in np.argsort(-weight, kind="stable")[: MAX_CLASSES - len(rows)].tolist() if weight[i]]
+    chosen = [*rows, *sorted(others)]
     inner = counts[np.ix_(chosen, chosen)]
-    others = counts[chosen][:, : len(labels)].sum(1) - inner.sum(1)
-    return [labels[i] for i in chosen], np.column_stack([inner, counts[chosen][:, -1]]).reshape(-1, len(chosen) + 1), others
+    outside = counts[chosen][:, : len(labels)].sum(1) - inner.sum(1)
+    return [labels[i] for i in chosen], np.column_stack([inner, counts[chosen][:, -1]]).reshape(-1, len(chosen) + 1), outside

@@ -71,7 +71,8 @@ def render(data: ReportData) -> str:
     results = tables.class_results(data.confusion_labels, data.confusion)
     bands = data.calibration.curves if data.calibration else None
     worst_labels = [row.label for row in data.evaluation.worst] if data.evaluation else []
-    worst = evaluation.worst_confusion(data, worst_labels or [result.label for result in results])
+    worst_labels = worst_labels or [result.label for result in results]
+    worst = evaluation.worst_confusion(data, worst_labels)
     projection = data.projection
     projected = tables.classes_of({"": dict.fromkeys(projection.labels, 1)}) if projection else []
     context: dict[str, Any] = {
@@ -88,7 +89,8 @@ def render(data: ReportData) -> str:
         "queries": data.queries[:MAX_QUERIES],
         "confusion_plot": _safe(confusion_svg(data.confusion_labels, data.confusion)),
         "worst_plot": _safe(confusion_svg(*worst) if len(data.confusion_labels) > MAX_CLASSES else ""),
-        "worst_rows": min(evaluation.WORST_ROWS, len(results)),
+        "worst_rows": min(evaluation.WORST_ROWS, len(worst_labels)),
+        "wide_worst": len(worst[0]) > WIDE_CONFUSION,
         "wide_confusion": len(data.confusion_labels) > WIDE_CONFUSION,
         "pairs": tables.confused_pairs(data.confusion_labels, data.confusion),
         "results": results[: MAX_CLASSES if len(results) <= MAX_CLASSES else tables.LONGEST],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -82,8 +83,8 @@ def run(
     """
     from simpipe.beam.query import AnswerFiles
 
-    paths, target = query_files(queries), files.local(out.rstrip("/"))
-    single = out.endswith(".parquet")
+    target, single = files.local(out.rstrip("/")), out.endswith(".parquet")
+    paths = query_files(queries)
     _check_out(target, single, paths)
     if k < 1:
         raise QueryError(f"k is {k}", "ask for at least one neighbor")
@@ -111,11 +112,11 @@ def run(
         counts = prepared.counts
         if counts.rejected > max_rejected * counts.read or not counts.written:
             first = "\n".join(f"  {each.source}: {each.reason} (id {each.id!r}, {each.code})" for each in prepared.rejects[:5])
-            share = counts.rejected / counts.read
+            share = math.ceil(1000 * counts.rejected / counts.read) / 1000
             message = f"{counts.rejected:,} of {counts.read:,} queries rejected, listed in {rejects}\n{first}"
             if not counts.written:
                 raise RejectedError(f"no query could be answered: {message}", "mend these queries")
-            raise RejectedError(message, f"mend these queries, or allow such a share with --max-rejected {share:.3g}")
+            raise RejectedError(message, f"mend these queries, or allow such a share with --max-rejected {share:g}")
         if single:
             join_answers(work, plan.chunks, table, target)
         else:

@@ -51,13 +51,15 @@ def plant(n: int, dim: int, share: float, seed: int = 0) -> tuple[np.ndarray, np
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), group
 
 
-def exact_pairs(vectors: np.ndarray, cutoff: float, block: int = 1024) -> np.ndarray:
+def exact_pairs(vectors: np.ndarray, cutoff: float, block: int = 4096) -> np.ndarray:
     """All pairs of rows within the cutoff: int64[m, 2]."""
     found = []
     for first in range(0, len(vectors), block):
-        near = 1 - vectors[first : first + block] @ vectors[first:].T <= np.float32(cutoff)
-        a, b = np.divmod(np.flatnonzero(near), near.shape[1])
-        found.append(np.stack([a, b], axis=1)[a < b] + first)
+        for second in range(first, len(vectors), block):
+            far = 1 - vectors[first : first + block] @ vectors[second : second + block].T
+            if far.min() <= np.float32(cutoff):
+                pairs = np.argwhere(far <= np.float32(cutoff)) + [first, second]
+                found.append(pairs[pairs[:, 0] < pairs[:, 1]])
     return np.concatenate(found)
 
 

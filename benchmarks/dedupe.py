@@ -58,7 +58,7 @@ def exact_pairs(vectors: np.ndarray, cutoff: float, block: int = 4096) -> np.nda
         for second in range(first, len(vectors), block):
             far = 1 - vectors[first : first + block] @ vectors[second : second + block].T
             if far.min() <= np.float32(cutoff):
-                pairs = np.argwhere(far <= np.float32(cutoff)) + [first, second]
+                pairs = np.argwhere(far <= np.float32(cutoff)) + np.array((first, second))
                 found.append(pairs[pairs[:, 0] < pairs[:, 1]])
     return np.concatenate(found)
 

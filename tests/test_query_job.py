@@ -73,9 +73,9 @@ def stack(answers: list[Answer], name: str) -> tuple[np.ndarray, ...]:
 
 
 def in_order(answers: list[Answer]) -> list[Answer]:
-    """Answers by the first query, of which ids and columns tell the place."""
+    """Answers in the order of the queries: all ids but that of the last one tell the place."""
     _, names = queries()
-    return sorted(answers, key=lambda answer: names.index(answer.ids[0]) if answer.ids[0] != "q0" or len(answer) > 1 else 1000)
+    return sorted(answers, key=lambda answer: names.index(answer.ids[0]) if len(answer) > 1 or answer.ids[0] != "q0" else 1000)
 
 
 def equal(one: tuple[np.ndarray, ...], other: tuple[np.ndarray, ...]) -> bool:
@@ -254,7 +254,17 @@ def test_names_only_as_asked(releases, shards, expected):
             assert np.array_equal(labels, stack(expected, "found")[1])
 
 
-def test_rejects_and_their_limit(releases, tmp_path):
+def test_queries_without_ids_leave_nothing_out(releases, tmp_path):
+    path = tmp_path / "named.parquet"
+    pq.write_table(pa.table({"embedding": vectors_column(items()[:40])}), path)
+    answers = list(answer_all(QuerySpec(str(releases[4].folder), (str(path),), K, block=16)))
+    looked_up = releases[4].lookup(items()[:40], K)
+    assert equal(stack(answers, "found")[:3], (looked_up.ids, looked_up.labels, looked_up.distances))
+    assert (stack(answers, "found")[2][:, 0] == 0).all()
+    assert [name for answer in answers for name in answer.ids] == [f"row {row}" for row in range(40)]
+
+
+def test_rejects_and_their_limit(releases, expected, tmp_path):
     vectors, names = queries()
     vectors = vectors.copy()
     vectors[[3, 200]] = np.nan
@@ -263,6 +273,8 @@ def test_rejects_and_their_limit(releases, tmp_path):
     spec = QuerySpec(str(releases[4].folder), (str(path),), K)
     answers = through_beam(spec, releases[4], folder=tmp_path)
     assert sum(map(len, answers)) == len(names) - 2
+    good = np.delete(np.arange(len(names)), [3, 200])
+    assert equal(stack(answers, "found"), tuple(values[good] for values in stack(expected, "found"))), "as if they were not there"
     lines = (tmp_path / "rejects" / "queries-00000.jsonl").read_text().splitlines()
     assert len(lines) == 2
     assert "bad.parquet row 3" in lines[0]

@@ -136,8 +136,8 @@ def measure(config: Config, counts: CalibrationCounts) -> tuple[dict[str, Any], 
                 min_queries=settings.by_min_queries,
             )
             tables[CUTPOINTS_BY] = [table]
-            about = {"column": settings.by, "groups": groups, "file": CUTPOINTS_BY}
-            by = {**about, "min_queries": settings.by_min_queries, "dropped_bits": counts.groups.dropped_bits}
+            about = {"column": settings.by, "groups": groups, "file": CUTPOINTS_BY, "min_queries": settings.by_min_queries}
+            by = {**about, "dropped_bits": counts.groups.dropped_bits, "threshold_error": counts.groups.threshold_error}
         records[name] = calibration_record(
             result,
             matcher=each.matcher,

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from simpipe.arrow import pc
-from simpipe.calibration.pairs import MAX_DISTINCT, PairCounts, bit_lengths, distances_of, fewest_bits, run_starts
+from simpipe.calibration.pairs import MAX_DISTINCT, PairCounts, bit_lengths, distances_of, fewest_bits, run_starts, widest_bin
 from simpipe.index.merge import order_bits
 
 _32 = np.uint64(32)
@@ -126,6 +126,11 @@ class GroupCounts:
         starts = run_starts(self.code)
         sums[self.code[starts]] = _reduced(self.total, starts)
         return sums + self.unmatched
+
+    @property
+    def threshold_error(self) -> float:
+        """See `PairCounts.threshold_error`."""
+        return widest_bin(self.distances, self.dropped_bits)
 
     def pairs(self, at_least: int = 0) -> Iterator[tuple[str, PairCounts]]:
         """The counts of each value that has so many queries, by value."""

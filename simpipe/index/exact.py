@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -14,6 +15,7 @@ from simpipe.index.blas import blas_threads
 from simpipe.index.distance import between
 
 _QUERIES = 512
+_LEAST_SHARED = 64  # queries of a block of its own
 _CACHE_FLOATS = 1 << 20  # of one block's scores
 _LEAST_ROWS, _MOST_ROWS = 1024, 1 << 15
 _KEPT = 4 << 20  # candidates held before those that fell behind are dropped
@@ -55,8 +57,16 @@ class ExactIndex:
         k = min(k, len(self._vectors))
         if k < 1 or not len(queries):
             return np.empty((len(queries), 0), np.int64)
-        with blas_threads(threads):
-            blocks = [self._block(queries[first : first + _QUERIES], k, most) for first in range(0, len(queries), _QUERIES)]
+        # Threads that take blocks of their own need not wait for each other at each product, as those of BLAS do.
+        several = len(queries) >= _LEAST_SHARED * threads
+        step = min(_QUERIES, -(-len(queries) // threads)) if several else _QUERIES
+        parts = [queries[first : first + step] for first in range(0, len(queries), step)]
+        if threads > 1 and several:
+            with blas_threads(1), ThreadPoolExecutor(threads) as pool:
+                blocks = list(pool.map(lambda part: self._block(part, k, most), parts))
+        else:
+            with blas_threads(threads):
+                blocks = [self._block(part, k, most) for part in parts]
         width = max(block.shape[1] for block in blocks)
         return np.concatenate([np.pad(block, ((0, 0), (0, width - block.shape[1])), constant_values=-1) for block in blocks])
 
@@ -210,7 +220,7 @@ def exact_topk(
     rows, distances = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32)
     if not len(vectors):
         return rows, distances
-    step = max(1, min(_QUERIES, _GATHER_FLOATS // max(2 * k * queries.shape[1], 1)))
+    step = max(1, min(_QUERIES * threads, _GATHER_FLOATS // max(2 * k * queries.shape[1], 1)))
     for first in range(0, len(queries), step):
         part = slice(first, first + step)
         # Best first by the product: those beyond a few more than k are as near as the k-th, up to rounding.

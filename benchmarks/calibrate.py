@@ -150,14 +150,15 @@ def job(pairs: int, block: int, bundle: int, max_distinct: int) -> dict[str, obj
     calibrate(few, bootstrap=2)
     fit_probability(few, method="isotonic")  # what is imported when first needed is not what is measured
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    rounds = []
-    for _ in range(5 if pairs <= 100_000 else 1):
+
+    def once() -> tuple[PairCounts, np.ndarray, np.ndarray]:
         counts, combine = combined(pairs, block, bundle, max_distinct)
         began = clocks()
-        plain = calibrate(counts, optimal=("f1_all",), targets=targets)
-        rounds.append((combine, clocks() - began))
-    combine, cutpoints = np.median(rounds, axis=0)
-    del plain
+        calibrate(counts, optimal=("f1_all",), targets=targets)
+        return counts, combine, clocks() - began
+
+    counts, *first = once()
+    combine, cutpoints = np.median([first, *(once()[1:] for _ in range(4 if pairs <= 100_000 else 0))], axis=0)
     began = time.perf_counter()
     result = calibrate(counts, optimal=("f1_all",), targets=targets, bootstrap=200)
     intervals = max(time.perf_counter() - began - cutpoints[0], 0.0)

@@ -53,7 +53,9 @@ def gather(config: Config, line: Line, folder: Path, manifest: Manifest) -> Repo
     searcher = Searcher(folder, manifest)
     evaluation = files.read_json(releases.verify_file(folder, manifest.file("metrics.json")))
     calibration = files.read_json(releases.verify_file(folder, manifest.file(CUTPOINTS_JSON)))
-    thresholds = pq.read_table(releases.verify_file(folder, manifest.file(THRESHOLDS)))
+    path = releases.verify_file(folder, manifest.file(THRESHOLDS))
+    names = pq.read_schema(path).names
+    thresholds = pq.read_table(path, columns=[name for name in THRESHOLD_KEYS if name in names])
     calibrated = calibration_part(
         calibration,
         curves=table_of(folder, manifest, "curves.parquet"),
@@ -81,9 +83,7 @@ def gather(config: Config, line: Line, folder: Path, manifest: Manifest) -> Repo
         splits={name: split.num_examples for name, split in examples.splits.items()} if examples else split_rows(info),
         class_counts=examples.class_counts if examples else {},
         history=history,
-        thresholds={name: thresholds.column(name).to_pylist() for name in THRESHOLD_KEYS if name in thresholds.column_names}
-        if len(thresholds)
-        else {},
+        thresholds={name: thresholds.column(name).to_numpy() for name in thresholds.column_names} if len(thresholds) else {},
         cutpoints=list(calibration["cutpoints"].values()),
         metrics=evaluation["metrics"],
         calibration=calibrated,

@@ -92,7 +92,7 @@ def _with_interval(point: Mapping[str, Any], key: str) -> str:
     low, high = (point.get("interval") or {}).get(key) or (None, None)
     if low is None or high is None:
         return f"{point[key]:.4f}"
-    digits = 3 if high >= 0.1 else 4
+    digits = 3 if high >= 0.01 else 4
     return f"{point[key]:.4f}\n({low:.{digits}f}-{high:.{digits}f})"
 
 

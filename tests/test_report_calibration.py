@@ -8,12 +8,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pyarrow as pa
 import pytest
-from report_data import DISTANCES, record_of, report_data, section, words_of
+from report_data import DISTANCES, record_of, release_files, report_data, section, words_of
 from test_report import check_page
 
 from simpipe.report import calibration, formats
 from simpipe.report.from_files import calibration_part, evaluation_part
 from simpipe.report.model import ReportData
+from simpipe.report.parts import EXTREMES
 from simpipe.report.render import render
 from simpipe.visualization.partition_recall import MAX_PARTITIONS, partition_recall
 from simpipe.visualization.reliability import reliability
@@ -60,7 +61,7 @@ def test_cutpoints_show_their_intervals(data: ReportData, page: str) -> None:
                 point["name"],
                 key,
             )
-    for words in ("95% intervals", "Poisson bootstrap", "200 replicates", "last 2 bits", "3.10e-07", "48 of them are open-set"):
+    for words in ("95% intervals", "Poisson bootstrap", "200 replicates", "last 2 bits", "3.10e-07", "48 queries are open-set"):
         assert words in text
     assert "Recall is among queries whose match has the right label; recall of all is among all queries" in text
     assert "Matcher match_majority_vote, k 5" in text
@@ -115,11 +116,12 @@ def test_groups_show_the_extremes(data: ReportData, page: str) -> None:
     part = data.calibration
     assert part is not None
     assert part.groups is not None
-    assert len(part.groups.rows) == 40, "of one cutpoint"
+    assert part.groups.total == 40, "of one cutpoint"
     (_, low), (_, high) = calibration.group_tables(part.groups)
-    distances = [row["distance"] for row in part.groups.rows]
-    assert [row["distance"] for row in low] == sorted(distances)[: calibration.EXTREMES]
-    assert [row["distance"] for row in high] == sorted(distances)[::-1][: calibration.EXTREMES]
+    table = release_files()["groups"].to_pylist()
+    distances = sorted(row["distance"] for row in table if row["cutpoint"] == "optimal")
+    assert [row["distance"] for row in low] == distances[:EXTREMES]
+    assert [row["distance"] for row in high] == distances[::-1][:EXTREMES]
     text = section(page, "groups")
     assert "40 values" in text
     assert "class-<wbr>00" in text

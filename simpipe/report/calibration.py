@@ -11,12 +11,11 @@ from markupsafe import Markup
 
 from simpipe.report import formats
 from simpipe.report.model import ReportData
-from simpipe.report.parts import CalibrationPart, GroupsPart, ScoreHistogram
+from simpipe.report.parts import EXTREMES, CalibrationPart, GroupsPart, ScoreHistogram
 from simpipe.visualization.reliability import reliability
 from simpipe.visualization.score_distribution import score_distribution
 from simpipe.visualization.threshold_curves import interval_of
 
-EXTREMES = 8  # groups at either end
 _TITLES = {
     "distance": "distance",
     "precision": "precision",
@@ -135,13 +134,13 @@ def notes(part: CalibrationPart | None, cutpoints: Sequence[Mapping[str, Any]]) 
     if part is None:
         return []
     said = [
-        f"Matcher {part.matcher}, k {part.k}: {part.labelled:,} of {part.queries:,} queries have a label"
+        f"Matcher {part.matcher}, k {part.k}: {formats.labelled(part.queries, part.labelled)}"
         + (
             ""
-            if part.open_set is None
-            else "; all of these labels are in the index."
+            if part.open_set is None or not part.labelled
+            else "; each label is in the index."
             if not part.open_set
-            else f"; {part.open_set:,} of them are open-set: no indexed item has their label, so any match of theirs is wrong."
+            else f"; {part.open_set:,} queries are open-set: no indexed item has their label, so any match is wrong."
         )
     ]
     said[0] += "" if said[0].endswith(".") else "."
@@ -198,7 +197,7 @@ def _group_columns(groups: GroupsPart) -> list[str]:
 
 def group_tables(groups: GroupsPart) -> list[tuple[str, list[dict[str, Any]]]]:
     """(title, rows): all groups where they are few, else those with the lowest and with the highest cutpoints."""
-    if len(groups.rows) <= 2 * EXTREMES:
+    if groups.total <= 2 * EXTREMES:
         return [("All of them, by distance", groups.rows)] if groups.rows else []
     return [
         ("Lowest cutpoints: matches must be very near", groups.rows[:EXTREMES]),

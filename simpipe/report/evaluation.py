@@ -77,14 +77,15 @@ def asked_notes(part: EvaluationPart | None) -> list[str]:
     """Which queries were asked, in sentences."""
     if part is None:
         return []
-    said = [f"{part.queries:,} queries, {part.labelled:,} of them with a label."]
+    said = [formats.labelled(part.queries, part.labelled) + "."]
     if part.open_set:
         share = part.open_set / max(part.labelled, 1)
         said.append(f"{part.open_set:,} ({share:.1%} of the labelled) are open-set: no indexed item has their label.")
     elif part.open_set == 0:
         said.append("None is open-set: each label is in the index.")
     if part.exact_queries is not None:
-        said.append(f"{part.exact_queries:,} were searched exactly too: ANN recall is measured on them.")
+        some = "All" if part.exact_queries == part.queries else f"{part.exact_queries:,}"
+        said.append(f"{some} were searched exactly too, for ANN recall.")
     return said
 
 

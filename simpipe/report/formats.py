@@ -44,6 +44,12 @@ def interval(low: float, high: float) -> str:
     return f"({low:.{decimals}f} to {high:.{decimals}f})".replace("-", MINUS)
 
 
+def labelled(queries: int, with_label: int) -> str:
+    """`354 queries, all with a label`, or how many of them have one."""
+    some = "all" if with_label == queries else "none" if not with_label else f"{with_label:,}"
+    return f"{queries:,} queries, {some} with a label"
+
+
 def percent(value: float) -> str:
     return MISSING if math.isnan(value) else f"{value:.1%}"
 

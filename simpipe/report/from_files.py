@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from simpipe.arrow import pc
 from simpipe.report.parts import (
+    EXTREMES,
     CalibrationPart,
     ClassRow,
     EvaluationPart,
@@ -65,12 +67,12 @@ def calibration_part(
 def _of_matcher(table: pa.Table | None, name: str) -> pa.Table | None:
     if table is None:
         return None
-    rows = np.flatnonzero(np.asarray(table.column("matcher").to_pylist(), object) == name)
-    return table.take(pa.array(rows, pa.int64())).drop_columns(["matcher"]) if len(rows) else None
+    own = table.filter(pc.field("matcher") == name)
+    return own.drop_columns(["matcher"]) if len(own) else None
 
 
-def _curves(table: pa.Table | None) -> dict[str, list[float]]:
-    return {} if table is None else {name: table.column(name).to_pylist() for name in table.column_names}
+def _curves(table: pa.Table | None) -> dict[str, np.ndarray]:
+    return {} if table is None else {name: np.asarray(table.column(name), np.float64) for name in table.column_names}
 
 
 def _scores(table: pa.Table | None) -> ScoreHistogram | None:
@@ -93,11 +95,12 @@ def _probability(record: Mapping[str, Any] | None) -> ProbabilityPart | None:
 def _groups(about: Mapping[str, Any] | None, table: pa.Table | None) -> GroupsPart | None:
     if not about or table is None:
         return None
-    names = table.column("cutpoint").to_pylist()
-    shown = _GROUPED_AT if _GROUPED_AT in names or not names else names[0]
-    rows = [row for row, name in zip(table.to_pylist(), names, strict=True) if name == shown]
-    rows.sort(key=lambda row: (row["distance"], str(row["value"])))
-    return GroupsPart(about["column"], about["groups"], about.get("min_queries"), shown, rows)
+    names = set(table.column("cutpoint").unique().to_pylist())
+    shown = _GROUPED_AT if _GROUPED_AT in names or not names else min(names)
+    ordered = table.filter(pc.field("cutpoint") == shown).sort_by([("distance", "ascending"), ("value", "ascending")])
+    n = len(ordered)
+    ends = ordered if n <= 2 * EXTREMES else pa.concat_tables([ordered.slice(0, EXTREMES), ordered.slice(n - EXTREMES)])
+    return GroupsPart(about["column"], about["groups"], about.get("min_queries"), shown, n, ends.to_pylist())
 
 
 def evaluation_part(record: Mapping[str, Any]) -> EvaluationPart:

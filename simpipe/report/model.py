@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,7 @@ class ReportData:
     splits: dict[str, int] = field(default_factory=dict)
     class_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)
-    thresholds: dict[str, list[float]] = field(default_factory=dict)
+    thresholds: Mapping[str, Sequence[float] | np.ndarray] = field(default_factory=dict)
     cutpoints: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     calibration: CalibrationPart | None = None

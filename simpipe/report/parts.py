@@ -10,6 +10,8 @@ import numpy as np
 
 from simpipe.report.model import QueryCard
 
+EXTREMES = 8  # groups at either end
+
 
 @dataclass(frozen=True)
 class ScoreHistogram:
@@ -74,13 +76,16 @@ class GroupsPart:
       column: "label" (of the match) or a metadata column (of the query).
       groups: values that have cutpoints. min_queries: what a value needs to have some.
       cutpoint: the name of the cutpoint that `rows` are about.
-      rows: one a value, by distance, with "value", "distance", "queries", "hits" and metrics.
+      total: values that have this cutpoint.
+      rows: one a value, by distance, with "value", "distance", "queries", "hits" and metrics; of more than 2 * `EXTREMES` those
+        at either end.
     """
 
     column: str
     groups: int
     min_queries: int | None
     cutpoint: str
+    total: int
     rows: list[dict[str, Any]]
 
 
@@ -93,7 +98,7 @@ class CalibrationPart:
       queries: asked. labelled: with a label. open_set: with a label that no item carries; None where not counted.
       dropped_bits: of distances, so that their counts fit; 0: exact. threshold_error: how far a threshold may be off for it.
       replicates: of the bootstrap; 0: no intervals. confidence: of the intervals.
-      curves: "distance", and for a metric M: M, M_low, M_high; lists of one length; {} without a file of curves.
+      curves: "distance", and for a metric M: M, M_low, M_high; float64[n]; {} without a file of curves.
     """
 
     matcher: str
@@ -105,7 +110,7 @@ class CalibrationPart:
     threshold_error: float = 0.0
     replicates: int = 0
     confidence: float = 0.0
-    curves: dict[str, list[float]] = field(default_factory=dict)
+    curves: Mapping[str, np.ndarray] = field(default_factory=dict)
     scores: ScoreHistogram | None = None
     probability: ProbabilityPart | None = None
     matchers: list[MatcherPart] = field(default_factory=list)

@@ -47,6 +47,7 @@ class Headline:
     name: str
     value: str
     note: str
+    interval: str = ""
 
 
 def _template(name: str) -> str:
@@ -138,13 +139,13 @@ def _headlines(data: ReportData, optimal: dict[str, Any]) -> list[Headline]:
         lines.append(Headline(shown, formats.number(value), meaning(name) if value is not None else "not measured"))
     name = f"cutpoint “{optimal['name']}”" if optimal else "cutpoint"
     note = f"largest {formats.distance_name(data.distance)} that still matches" if optimal else "not calibrated"
-    lines.append(Headline(name, formats.number(optimal.get("distance")), note + _interval(optimal, "distance")))
+    lines.append(Headline(name, formats.number(optimal.get("distance")), note, _interval(optimal, "distance")))
     if optimal:
         for key, text in _AT_CUTPOINT.items():
-            lines.append(Headline(f"{key} at cutpoint", formats.number(optimal.get(key)), text + _interval(optimal, key)))
+            lines.append(Headline(f"{key} at cutpoint", formats.number(optimal.get(key)), text, _interval(optimal, key)))
     return lines
 
 
 def _interval(point: dict[str, Any], key: str) -> str:
     span = interval_of(point, key)
-    return f" {formats.interval(*span)}" if span else ""
+    return formats.interval(*span) if span else ""

@@ -1,8 +1,9 @@
 """Pictures: TF Similarity's plots for notebooks, and the drawings of the report.
 
 `viz_neighbors_imgs`, `confusion_matrix` and `visualize_views` draw with matplotlib; `projector` writes an interactive HTML
-page. Importing the package loads none of the libraries that they draw with. The modules `style`, `class_counts`,
-`confusion_svg`, `projection`, `threshold_curves` and `training_curve` return SVG text for `simpipe.report`.
+page. Importing the package loads none of the libraries that they draw with. The modules `class_counts`, `confusion_svg`,
+`partition_recall`, `projection`, `reliability`, `score_distribution`, `threshold_curves` and `training_curve` return SVG text
+for `simpipe.report`; `style` is what they share.
 """
 
 from __future__ import annotations

@@ -16,10 +16,11 @@ CURVES = {"precision": "precision", "recall": "recall", "f1": "F1", "binary_accu
 ALL = ("recall_all", "recall of all")  # among the curves with intervals; drawn where it is none of the others
 _COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE)
 _CHARACTER = 0.0195  # the width of a character as a share of the axes' width
+Values = Sequence[float] | np.ndarray
 _ROW = 13.5  # points between the names of cutpoints
 
 
-def thin(thresholds: Mapping[str, Sequence[float]], keep: Sequence[float] = (), points: int = 600) -> dict[str, np.ndarray]:
+def thin(thresholds: Mapping[str, Values], keep: Sequence[float] = (), points: int = 600) -> dict[str, np.ndarray]:
     """About `points` of the thresholds, ordered by distance.
 
     Both ranks and distances are covered evenly; the ends, each curve's maximum and the thresholds nearest to `keep`
@@ -53,10 +54,10 @@ def thin(thresholds: Mapping[str, Sequence[float]], keep: Sequence[float] = (), 
 
 @style.drawing("threshold-curves")
 def threshold_curves(
-    thresholds: Mapping[str, Sequence[float]],
+    thresholds: Mapping[str, Values],
     cutpoints: Sequence[Mapping[str, Any]],
     distance_name: str = "distance",
-    bands: Mapping[str, Sequence[float]] | None = None,
+    bands: Mapping[str, Values] | None = None,
 ) -> tuple[Figure, str] | None:
     """Curves with a vertical line at each cutpoint, a bar above for its interval; "" where there are no thresholds.
 
@@ -107,7 +108,7 @@ def interval_of(point: Mapping[str, Any], key: str = "distance") -> tuple[float,
     return float(span[0]), float(span[1])
 
 
-def _bands(axes: Axes, bands: Mapping[str, Sequence[float]]) -> bool:
+def _bands(axes: Axes, bands: Mapping[str, Values]) -> bool:
     """Strips between the ends of intervals, and recall of all; whether there were strips."""
     columns = {name: np.asarray(values, np.float64) for name, values in bands.items()}
     x, found = columns.get("distance", np.empty(0)), False

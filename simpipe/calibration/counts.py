@@ -113,7 +113,7 @@ class Accumulator:
     So n pairs cost O(n log n), and what comes out is the same as of one merge of all parts.
     """
 
-    _LEAST = 1 << 16
+    _LEAST = 1 << 18
 
     def __init__(self, max_distinct: int = MAX_DISTINCT) -> None:
         self._max_distinct = max_distinct

@@ -81,8 +81,10 @@ def run(
       ConfigError: no files, or a bad `out`. QueryError: bad files, or no query could be answered.
       RejectedError: more were rejected than allowed. IncompatibleError: embeddings of another encoder.
     """
+    from simpipe.beam.options import check_options
     from simpipe.beam.query import AnswerFiles
 
+    check_options(beam_args)
     target, single = files.local(out.rstrip("/")), out.endswith(".parquet")
     paths = query_files(queries)
     _check_out(target, single, paths)
@@ -97,7 +99,8 @@ def run(
     work = scratch(target, "queries")
     spec = QuerySpec(_folder_of(root, searcher), paths, k, exact=exact, block=_BLOCK, setting=setting, work=str(work))
     partitions = partitions_of(searcher.manifest)
-    name = f"simpipe-{table.kind}-{searcher.manifest.release}".lower()
+    verb = "lookup" if table.kind == "neighbors" else "match"
+    name = f"simpipe-{verb}-{searcher.manifest.release}".lower()
     rejects = Path(f"{target}.rejects.jsonl") if single else target / "rejects.jsonl"
     try:
         plan = plan_job(spec, partitions, dim=searcher.dim)
@@ -107,7 +110,7 @@ def run(
         def graph(pipeline: Any) -> None:
             _ = pipeline | "AnswerFiles" >> AnswerFiles(spec, partitions, plan, table)
 
-        prepared = run_planned(plan, graph, work=work, beam_args=beam_args, name=name, verb=table.kind)
+        prepared = run_planned(plan, graph, work=work, beam_args=beam_args, name=name, verb=verb)
         _join_rejects(work / "rejects", rejects)
         counts = prepared.counts
         if counts.rejected > max_rejected * counts.read or not counts.written:

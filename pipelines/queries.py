@@ -124,7 +124,7 @@ def run_queries(
       collect: a PTransform that consumes the answers.
       beam_args: Beam's own options. verb: for names.
       rejects: the largest share of rejected queries; None: no limit.
-      folder: rejected queries are listed in `rejects/` there; None: nowhere.
+      folder: rejected queries are listed in `rejects/` there, where there are any; None: the verb's folder under the root.
 
     Returns:
       Queries read, answered (`written`), rejected, and not drawn (`excluded`).
@@ -149,10 +149,12 @@ def run_queries(
     name = f"simpipe-{verb}-{config.name if config else manifest.release}".lower()
     try:
         prepared = run_planned(plan, graph, work=work, beam_args=beam_args, name=name, verb=verb)
-        if folder is not None and (work / "rejects").is_dir():
-            shutil.copytree(work / "rejects", folder / "rejects", dirs_exist_ok=True)
-        limit, where = rejects or RejectLimit(max_share=1.0), folder or work
-        check_rejects(prepared, max_share=limit.max_share, step=verb, folder=where, field=f"{verb}.rejects.max_share")
+        folder = folder or Path(spec.release).parent.parent / verb
+        shutil.rmtree(folder / "rejects", ignore_errors=True)
+        if (work / "rejects").is_dir():
+            shutil.copytree(work / "rejects", folder / "rejects")
+        limit = rejects or RejectLimit(max_share=1.0)
+        check_rejects(prepared, max_share=limit.max_share, step=verb, folder=folder, field=f"{verb}.rejects.max_share")
         return prepared.counts
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -146,7 +146,19 @@ def _groups(path: str, columns: Sequence[str]) -> list[int]:
     if "embedding" in schema.names and not _is_vectors(schema.field("embedding").type):
         kind = schema.field("embedding").type
         raise QueryError(f"{path}: column `embedding` is {kind}", "give lists of numbers")
+    for column in ("id", "label"):
+        if column in schema.names and not _is_text(schema.field(column).type):
+            raise QueryError(f"{path}: column `{column}` is {schema.field(column).type}", "give strings or numbers")
     return [about.row_group(number).num_rows for number in range(about.num_row_groups)]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether values of a type can be written as text."""
+    try:
+        pa.array([], kind).cast(pa.string())
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def _is_vectors(kind: pa.DataType) -> bool:
@@ -198,8 +210,8 @@ def check_rows(
       stored: of ids string[m]: vectors float32[m, dim], labels string[m] and whether there is such an item bool[m].
     """
     n = len(table)
-    ids = _text(table, "id")
-    labels, own = _text(table, "label"), ids.is_valid().to_numpy(zero_copy_only=False)
+    ids, labels = _text(table, "id", source), _text(table, "label", source)
+    own = ids.is_valid().to_numpy(zero_copy_only=False)
     vectors, code, dims = _vectors(table, dim)
     named = pa.array(np.arange(first, first + n)).cast(pa.string())
     named = pc.binary_join_element_wise(f"{source.prefix}row", named, " ")
@@ -228,10 +240,13 @@ def _reason(code: str, found: int, dim: int) -> str:
     return _REASONS[code].format(found=found, dim=dim)
 
 
-def _text(table: pa.Table, column: str) -> pa.Array:
+def _text(table: pa.Table, column: str, source: Source) -> pa.Array:
     if column not in table.schema.names:
         return pa.nulls(len(table), pa.string())
-    return table.column(column).combine_chunks().cast(pa.string())
+    try:
+        return table.column(column).combine_chunks().cast(pa.string())
+    except pa.ArrowInvalid as error:
+        raise QueryError(f"{source.path}: column `{column}` is no text ({error})", "give strings or numbers") from None
 
 
 def _vectors(table: pa.Table, dim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -100,6 +100,11 @@ def test_ids_of_any_kind_are_text(tmp_path, ids):
     assert good.ids.type == pa.string()
 
 
+def test_bytes_that_are_no_text_are_refused_by_name(tmp_path):
+    with pytest.raises(QueryError, match=r"q\.parquet: column `id` is no text"):
+        check(tmp_path, pa.table({"id": [b"\xff\xfe"]}))
+
+
 def test_files_without_what_is_needed_are_refused_by_name(tmp_path):
     def plan(table: pa.Table, columns=()) -> list[Source]:
         pq.write_table(table, tmp_path / "x.parquet")
@@ -111,6 +116,8 @@ def test_files_without_what_is_needed_are_refused_by_name(tmp_path):
         plan(pa.table({"embedding": [["a"]]}))
     with pytest.raises(ConfigError, match=r"x\.parquet: no column 'season' \(there are: id\)"):
         plan(pa.table({"id": ["a"]}), ("season",))
+    with pytest.raises(QueryError, match=r"x\.parquet: column `label` is list"):
+        plan(pa.table({"id": ["a"], "label": [[1]]}))
     (tmp_path / "y.parquet").write_text("no")
     with pytest.raises(QueryError, match=r"y\.parquet: cannot be read as Parquet"):
         plan_sources([str(tmp_path / "y.parquet")], (), dim=DIM, block=4)

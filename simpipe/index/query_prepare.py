@@ -73,7 +73,9 @@ def _add(chunk: _Chunk, searcher: Searcher, spec: QuerySpec, rows: Rows) -> None
     setting = spec.setting_for(searcher)
     for part in spec.parts:
         if part.name == "exact":
-            asked = sample_rows(rows.ids, share=spec.exact_share, seed=_EXACT_SEED)[None, :]
+            asked = np.ones((1, len(rows.ids)), bool)
+            if spec.exact_share < 1:
+                asked[0] = sample_rows(rows.ids, share=spec.exact_share, seed=_EXACT_SEED)
         else:
             how = ALL if part.exact else setting
             asked = searcher.ask(vectors, min(part.wanted, searcher.items), how).T

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simpipe.embeddings import vectors_column
@@ -136,6 +136,7 @@ def test_names_of_rows_in_several_files(tmp_path):
     assert rows.ids.to_pylist() == ["b/q.parquet row 0"]
 
 
+@settings(deadline=None)
 @given(
     groups=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), min_size=1, max_size=4),
     block=st.integers(1, 16),

@@ -175,3 +175,11 @@ def test_a_distribution_counts_each_query_once(n):
     if n == 5000:
         assert len(table) == 20
         assert table["high"][-1].as_py() > 2 * table["low"][-1].as_py()
+
+
+def test_replicates_that_accept_nothing_tell_nothing_of_precision():
+    """One right match at the first threshold: a third of the replicates leave it out, and that is no precision of 0."""
+    pairs = PairCounts.of(np.array([0.1, *[0.2] * 50], np.float32), np.ones(51, bool))
+    table = curves(pairs, ["precision", "recall"], replicates=300, seed=2)
+    assert table.column("precision_low").to_pylist() == [1.0, 1.0]
+    assert table.column("recall_low")[0].as_py() == 0.0

@@ -37,6 +37,20 @@ class Bootstrap:
         tail = (1 - self.confidence) / 2
         return np.quantile(values, [tail, 1 - tail], axis=-1, method=method)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
+    def ends(self, metric: ClassificationMetric, counts: MatchCounts) -> np.ndarray:
+        """Percentiles of a metric over replicates: float64[2, m]; NaN where none tells anything."""
+        values = metric.at(counts)
+        nothing = counts.tp + counts.fp == 0
+        if metric.increasing or not nothing.any():
+            return self.interval(values)
+        # Precision of nothing is no precision: such a replicate is left out.
+        values = np.where(nothing, np.nan, values)
+        out = np.full((2, len(values)), np.nan)
+        some = np.flatnonzero(~nothing.all(axis=1))
+        tail = (1 - self.confidence) / 2
+        out[:, some] = np.nanquantile(values[some], [tail, 1 - tail], axis=-1)
+        return out
+
     def replicate(self, pairs: PairCounts, rows: np.ndarray, name: str) -> MatchCounts:
         """Counts at some thresholds in each replicate.
 
@@ -68,8 +82,8 @@ class Bootstrap:
     ) -> dict[str, list[float]]:
         """Lower and upper ends of each metric at one threshold."""
         counts = self.replicate(pairs, np.array([row]), f"metrics {name}")
-        ends = {key: self.interval(metric.at(counts)[0]) for key, metric in metrics.items()}
-        return {key: [float(low), float(high)] for key, (low, high) in ends.items()}
+        ends = {key: self.ends(metric, counts)[:, 0] for key, metric in metrics.items()}
+        return {key: [float(low), float(high)] for key, (low, high) in ends.items() if np.isfinite(low)}
 
     def distance_intervals(
         self, pairs: PairCounts, rules: Sequence[Rule], rows: Sequence[int]

@@ -32,7 +32,7 @@ def curves(
       metrics: None: `default_metrics`.
       points: thresholds, half of them with equal numbers of queries between, half about equally far from each other.
       also: thresholds that must be among them, such as cutpoints.
-      replicates, confidence, seed: of the Poisson bootstrap; without replicates both ends are null.
+      replicates, confidence, seed: of the Poisson bootstrap; where it tells nothing both ends are null.
 
     Returns:
       Columns distance float32, and NAME, NAME_low, NAME_high float64 of each metric, by distance.
@@ -54,8 +54,8 @@ def curves(
 def _ends(metric: ClassificationMetric, drawn: MatchCounts | None, bootstrap: Bootstrap, rows: int) -> tuple[pa.Array, pa.Array]:
     if drawn is None:
         return pa.nulls(rows, pa.float64()), pa.nulls(rows, pa.float64())
-    low, high = bootstrap.interval(metric.at(drawn))
-    return pa.array(low, pa.float64()), pa.array(high, pa.float64())
+    low, high = bootstrap.ends(metric, drawn)
+    return pa.array(low, pa.float64(), from_pandas=True), pa.array(high, pa.float64(), from_pandas=True)  # NaN as null
 
 
 def _rows(pairs: PairCounts, points: int, also: Sequence[float]) -> np.ndarray:

@@ -14,7 +14,6 @@ from sklearn.metrics import precision_recall_curve
 from simpipe.calibration import DIFFERENCES, PairCounts, Target, calibrate, sweep, targets_of
 from simpipe.classification_metrics import METRICS, MatchCounts, make_classification_metric
 from simpipe.errors import SimpipeError
-from simpipe.evaluators import one_shot_accuracy
 from simpipe.matchers import match_labels
 from simpipe.retrieval_metrics import ann_recall_at_k, average_precision_at_k, recall_at_k
 from simpipe.types import Neighbors
@@ -281,12 +280,3 @@ def test_ann_recall_counts_ties_and_short_indexes():
     found = np.array([[0.1, 0.2, 0.3], [0.1, 0.2, inf], [inf, inf, inf]], np.float32)
     np.testing.assert_allclose(ann_recall_at_k(found, exact, 3), [2 / 3, 1, 1])
     np.testing.assert_allclose(ann_recall_at_k(found, exact, 2), [1, 1, 1])
-
-
-def test_one_shot_accuracy():
-    vectors = np.eye(6, dtype=np.float32).repeat(3, axis=0)
-    labels = np.array([f"c{row // 3}" for row in range(18)], object)
-    groups = {"a": [f"c{i}" for i in range(6)], "too small": ["c0"]}
-    assert one_shot_accuracy(vectors, labels, groups, ways=5, runs=20, seed=0) == 1.0
-    noise = np.random.default_rng(0).normal(size=(18, 8)).astype(np.float32)
-    assert 0.05 < one_shot_accuracy(noise, labels, groups, ways=5, runs=400, seed=0) < 0.45

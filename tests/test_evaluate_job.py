@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import clustered
+from evaluation_data import ITEMS, RULES, parts_of, random_answer, same
 
 from pipelines import evaluate
 from pipelines.line import Line
@@ -103,6 +104,24 @@ def test_beam_and_memory_say_the_same_whatever_the_blocks(ran, block):
     assert latency["queries"] == 200
     assert 0 < latency["single_ms"]["p50"] <= latency["single_ms"]["p99"]
     assert (latency["block"], latency["block_us"] > 0) == (64, True)
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(0, 256), (100, 256), (1 << 16, 3)])
+def test_bundles_may_merge_in_any_way(monkeypatch, rows, parts):
+    from simpipe.beam import evaluate as beam_evaluate
+
+    monkeypatch.setattr(beam_evaluate, "_LEAST_ROWS", rows)
+    monkeypatch.setattr(beam_evaluate, "_MOST_PARTS", parts)
+    combine, items = beam_evaluate.MergeSums(RULES), LabelItems.of(ITEMS)
+    answer = random_answer(200)
+    random = np.random.default_rng(5)
+    bundles = [combine.create_accumulator() for _ in range(4)]
+    for part in parts_of(answer, [8] * 24):
+        at = int(random.integers(3))  # the last bundle stays empty
+        bundles[at] = combine.add_input(bundles[at], evaluate_block(part, items, RULES))
+    merged = combine.merge_accumulators([combine.compact(bundles[3]), combine.merge_accumulators(bundles[1:3]), bundles[0]])
+    assert same(combine.extract_output(combine.compact(merged)), evaluate_block(answer, items, RULES))
+    assert same(combine.extract_output(combine.create_accumulator()), EvaluationSums.empty(RULES))
 
 
 def test_what_the_record_says_is_so(ran):

@@ -14,7 +14,7 @@ from simpipe.beam.workers import held_once
 from simpipe.evaluators import EvaluationRules, EvaluationSums, LabelItems, evaluate_block
 from simpipe.index.answers import Answer
 
-_LEAST_ROWS = 1 << 16  # of tables that are merged at once
+_LEAST_ROWS, _MOST_PARTS = 1 << 16, 256  # that are merged at once
 
 
 def _evaluate(answer: Answer, rules: EvaluationRules, items: str) -> EvaluationSums:
@@ -47,7 +47,7 @@ class MergeSums(beam.CombineFn):
 
 
 def _merged(parts: list[EvaluationSums]) -> list[EvaluationSums]:
-    if len(parts) > 1 and sum(part.rows for part in parts[1:]) > max(_LEAST_ROWS, parts[0].rows):
+    if len(parts) > 1 and (len(parts) > _MOST_PARTS or sum(part.rows for part in parts[1:]) > max(_LEAST_ROWS, parts[0].rows)):
         return [EvaluationSums.merge(parts)]
     return parts
 

@@ -95,22 +95,23 @@ class PairCounts:
             order = (keys & _LOW).astype(np.int64)
             bits = (keys >> _32).astype(np.uint32)
             del keys
-            starts = run_starts(bits)
+            # Bins as wide as the widest of a part at once, so that sums are made once.
+            starts = run_starts(bits >> np.uint32(dropped))
             counts = [np.add.reduceat(values[order], starts) for values in counts]
-            bits = bits[starts]
+            bits = bits[np.append(starts[1:], len(bits)) - 1]
         return cls._fit(bits, counts, unmatched, unmatched_open, dropped, max_distinct)
 
     @classmethod
     def _fit(
         cls, bits: np.ndarray, counts: Sequence[np.ndarray], unmatched: int, unmatched_open: int, dropped: int, limit: int
     ) -> PairCounts:
-        """From distinct sorted keys, uint32[t]: at least `dropped` bits less, and as many as leave `limit` bins at most."""
-        if dropped or len(bits) > limit:
+        """From sorted keys, uint32[t], in different bins of `dropped` bits less: as many bits less as leave `limit` bins."""
+        if len(bits) > limit:
             apart = bit_lengths(bits)
             dropped = fewest_bits(apart, limit, dropped)
-            starts = np.flatnonzero(np.concatenate([[True], apart > dropped])) if len(bits) else np.zeros(0, np.int64)
-            counts = [np.add.reduceat(values, starts) if len(starts) else values for values in counts]
-            bits = bits[np.append(starts[1:], len(bits)) - 1] if len(starts) else bits
+            starts = np.flatnonzero(np.concatenate([[True], apart > dropped]))
+            counts = [np.add.reduceat(values, starts) for values in counts]
+            bits = bits[np.append(starts[1:], len(bits)) - 1]
         hits, total, opened = counts
         return cls(distances_of(bits), hits, total, opened, unmatched, unmatched_open, dropped)
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipelines.queries import query_spec, run_queries, scratch
+from pipelines.evaluate import EVALUATION_FILES
+from pipelines.queries import QUERY_SPLITS, label_items, query_spec, run_queries, scratch
 from simpipe import releases
-from simpipe.arrow import pc
 from simpipe.calibration import Calibration, PairCounts, calibrate, targets_of
 from simpipe.calibration.by_group import group_cutpoints
 from simpipe.calibration.counts import LABEL, CalibrationCounts, CountSpec, matcher_key
@@ -29,8 +28,7 @@ from simpipe.errors import ConfigError
 from simpipe.manifest import Manifest
 from simpipe.probability import fit_probability
 
-_SPLITS = {"held_out": ("query",), "items": ("train", "index")}
-_LATER = ("metrics.json", "classes.parquet", "report.html")  # what later steps made of another calibration
+_LATER = (*EVALUATION_FILES, "report.html")  # what later steps made of another calibration
 
 
 def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args: Sequence[str] = ()) -> tuple[Path, Manifest]:
@@ -81,14 +79,15 @@ def count(
         k=settings.depth,
         columns=columns,
         names={"labels"},
-        splits=_SPLITS[settings.queries],
+        splits=QUERY_SPLITS[settings.queries],
         max_queries=settings.max_queries,
     )
     rejected = release.parent.parent / "calibrate"  # the root: a release holds only what it is made of
     shutil.rmtree(rejected / "rejects", ignore_errors=True)
     work = scratch(release, "calibrate")
     labels, path = work / "labels.parquet", work / "counts.npz"
-    write_labels(index_labels(release, manifest), labels)
+    # Without its own entry, an item that is alone with its label cannot be matched.
+    write_labels(label_items(release, manifest, at_least=2 if settings.queries == "items" else 1).column(LABEL), labels)
     wanted = CountSpec(tuple((each.matcher, each.k) for each in _matchers(settings)), by, settings.max_distinct)
     run_queries(
         config,
@@ -151,16 +150,6 @@ def measure(config: Config, counts: CalibrationCounts) -> tuple[dict[str, Any], 
     first, *others = records
     record = {**records[first], "matchers": {name: records[name] for name in others}, "by": by}
     return record, thresholds, {file: pa.concat_tables(parts) for file, parts in tables.items() if parts}
-
-
-def index_labels(release: Path, manifest: Manifest) -> pa.Array:
-    """Labels that indexed items carry, sorted; read from the store one file at a time."""
-    found = [pa.array([], pa.large_string())]
-    for entry in manifest.under("store"):
-        column = pq.read_table(releases.verify_file(release, entry), columns=[LABEL]).column(LABEL)
-        found.append(column.unique().cast(pa.large_string()))
-    distinct = pa.concat_arrays(found).unique().drop_null()
-    return distinct.take(pc.sort_indices(distinct))
 
 
 def _matchers(settings: CalibrateConfig) -> list[MatcherConfig]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.build import INDEXED_SPLITS, groups_folder
+from pipelines.build import INDEXED_SPLITS
 from pipelines.queries import query_spec, run_queries, scratch
 from simpipe import files, releases
 from simpipe.config import Config
@@ -96,15 +96,15 @@ def _run(
     from simpipe.beam.dedupe import CollectEdges
     from simpipe.beam.io import read_summary
 
-    settings, manifest, groups = config.dedupe, Manifest.load(release), groups_folder(config)
+    settings, manifest = config.dedupe, Manifest.load(release)
     spec = query_spec(config, release, manifest, embeddings, k=settings.k, splits=INDEXED_SPLITS, names=frozenset())
-    collect = CollectEdges(cutoff, str(work), str(work / "pairs.json"), None if groups is None else str(groups))
+    collect = CollectEdges(cutoff, str(work), str(work / "pairs.json"))
     how = {"beam_args": beam_args, "verb": "dedupe", "rejects": settings.rejects, "folder": folder}
     asked = run_queries(config, spec, manifest=manifest, collect=collect, **how)
     summary = read_summary(work / "pairs.json")
-    if summary.counts.read != asked.written or summary.counts.written != manifest.items:
+    if not asked.written == summary.counts.read == manifest.items:
         raise ContractError(
-            f"{folder}: {asked.written} items answered, {summary.counts.written} compared, {manifest.items} in the release",
+            f"{folder}: {asked.written} items answered, {summary.counts.read} compared, {manifest.items} in the release",
             "the release does not fit the embeddings, or the runner lost items: build again, or report the runner",
         )
     pairs = [work / record["path"] for record in summary.records if record["pairs"]]
@@ -118,7 +118,7 @@ def _run(
         cutoff=float(np.float32(cutoff)),
         cutpoint=settings.cutpoint,
         k=settings.k,
-        counts={"items": summary.counts.written, **found.counts, "truncated": truncated},
+        counts={"items": summary.counts.read, **found.counts, "truncated": truncated},
         files=found.files,
         provenance={"build": manifest.steps["build"], **manifest.provenance},
     )

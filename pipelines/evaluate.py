@@ -15,9 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.queries import query_spec, run_queries, scratch
+from pipelines.queries import QUERY_SPLITS, label_items, query_spec, run_queries, scratch
 from simpipe import files, releases
-from simpipe.arrow import pc
 from simpipe.config import Config
 from simpipe.config.measure import EvaluateConfig, OneShotConfig
 from simpipe.cutpoints import CUTPOINTS_JSON
@@ -35,6 +34,7 @@ from simpipe.evaluators import (
     one_shot_accuracy,
     partition_records,
     slice_records,
+    slice_table,
     worst_classes,
 )
 from simpipe.index.distance import bad_rows, prepare
@@ -43,11 +43,12 @@ from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest
 
 METRICS_JSON = "metrics.json"
-CLASSES = "classes.parquet"
+CLASSES, CONFUSION, SLICES = "classes.parquet", "confusion.parquet", "slices.parquet"
+EVALUATION_FILES = (METRICS_JSON, CLASSES, CONFUSION, SLICES)
 
 
 def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args: Sequence[str] = ()) -> tuple[Path, Manifest]:
-    """Adds `metrics.json` and `classes.parquet` to a calibrated release; arguments as in `pipelines.calibrate.run`.
+    """Adds `metrics.json` and its tables to a calibrated release; arguments as in `pipelines.calibrate.run`.
 
     Raises:
       ConfigError: a slice is no metadata column. ReleaseError: not calibrated. Others: see `pipelines.queries.run_queries`.
@@ -60,7 +61,7 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
     calibration = files.read_json(releases.verify_file(release, manifest.file(CUTPOINTS_JSON)))
     settings = config.evaluate
     check_slices(settings.slices, manifest)
-    items = LabelItems.of(items_of_label(release, manifest))
+    items = LabelItems.in_table(label_items(release, manifest))
     # As deep as matching looks, so that indexes find what they find there.
     depth = max(settings.k, calibration.get("depth", calibration["k"]), *settings.recall_at)
     deepest = min(items.largest, settings.max_r) if settings.map_at_r else 0
@@ -71,6 +72,7 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
         max_r=settings.max_r if settings.map_at_r else None,
         slices=settings.slices,
         partitions=len(manifest.partitions),
+        queries_are_items=settings.queries == "items",
     )
     spec = query_spec(
         config,
@@ -83,6 +85,8 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
         deep=deepest if deepest > depth else 0,
         columns=settings.slices,
         names={"labels"},
+        splits=QUERY_SPLITS[settings.queries],
+        max_queries=settings.max_queries,
     )
     work = scratch(release, "evaluate")
     try:
@@ -106,11 +110,13 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
         record["metrics"][f"one_shot_{settings.one_shot.ways}_way"] = one_shot(settings.one_shot, embeddings, config.seed)
     record["latency"] = latency(spec, settings, manifest) if settings.latency_queries else None
     folder, manifest = releases.open_for_change(release, manifest, "evaluate")
-    manifest = releases.drop_files(folder, manifest, [METRICS_JSON, CLASSES, "report.html"], ["evaluate", "report"])
+    manifest = releases.drop_files(folder, manifest, [*EVALUATION_FILES, "report.html"], ["evaluate", "report"])
     files.write_json(folder / METRICS_JSON, record)
-    with files.replacing(folder / CLASSES) as temporary:
-        pq.write_table(classes, temporary)
-    manifest = manifest.with_files(folder, [METRICS_JSON, CLASSES], evaluate=key)
+    tables = {CLASSES: classes, CONFUSION: sums.confusion, SLICES: slice_table(sums)}
+    for name, table in tables.items():
+        with files.replacing(folder / name) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+    manifest = manifest.with_files(folder, [METRICS_JSON, *tables], evaluate=key)
     manifest.save(folder)
     return folder, manifest
 
@@ -144,10 +150,10 @@ def metrics_record(sums: EvaluationSums, classes: pa.Table, manifest: Manifest, 
         "open_set": sums.open_set,
         "exact_queries": sums.exact_queries,
         "ann_recall_error": sums.ann_recall_error(),
-        "confusion": confusion_records(sums),
+        "confusion": confusion_records(sums.confusion),
         "worst_classes": worst_classes(classes, sums.confusion, worst),
         "partitions": partition_records(sums, [part.rows for part in manifest.partitions]),
-        "slices": slice_records(sums),
+        "slices": slice_records(slice_table(sums)),
     }
 
 
@@ -171,17 +177,6 @@ def latency(spec: QuerySpec, settings: EvaluateConfig, manifest: Manifest) -> di
         return None
     searcher = Searcher(Path(spec.release), manifest)
     return measure_latency(searcher, vectors, settings.k, setting=spec.setting, block=spec.block)
-
-
-def items_of_label(release: Path, manifest: Manifest) -> dict[str, int]:
-    """Indexed items a label, from the store's label columns, one file at a time."""
-    counts: list[pa.Table] = []
-    for entry in manifest.under("store"):
-        table = pq.read_table(releases.verify_file(release, entry), columns=["label"])
-        found = table.column("label").value_counts()
-        counts.append(pa.table({"label": found.field("values"), "items": found.field("counts")}))
-    total = pa.concat_tables(counts).group_by("label").aggregate([("items", "sum")]).filter(pc.field("label").is_valid())
-    return dict(zip(total.column("label").to_pylist(), total.column("items_sum").to_pylist(), strict=True))
 
 
 def one_shot(protocol: OneShotConfig, embeddings: Path, seed: int) -> float:

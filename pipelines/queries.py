@@ -8,7 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simpipe import files
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.build import INDEXED_SPLITS, groups_folder
+from simpipe import files, releases
+from simpipe.arrow import pc
 from simpipe.config import Config
 from simpipe.config.index import RejectLimit
 from simpipe.embeddings import EmbeddingsFile, EmbeddingsInfo
@@ -23,6 +28,11 @@ if TYPE_CHECKING:
     from simpipe.beam.io import Outcome
 
 
+HELD_OUT = ("query",)
+# Which splits are asked, as `calibrate.queries` and `evaluate.queries` name them.
+QUERY_SPLITS = {"held_out": HELD_OUT, "items": INDEXED_SPLITS}
+
+
 def scratch(release: Path, step: str) -> Path:
     """An empty work folder beside the release; what a killed run left there goes."""
     work = release.parent / f".work-{release.name}-{step}"
@@ -31,9 +41,20 @@ def scratch(release: Path, step: str) -> Path:
     return work
 
 
-def query_count(embeddings: Path, *, splits: Sequence[str] = ("query",)) -> int:
+def query_count(embeddings: Path, *, splits: Sequence[str] = HELD_OUT) -> int:
     """Embeddings of some splits."""
     return sum(file.rows for file in EmbeddingsInfo.load(embeddings).of_splits(*splits))
+
+
+def label_items(release: Path, manifest: Manifest, *, at_least: int = 1) -> pa.Table:
+    """Labels that at least so many indexed items carry, sorted: columns label, items. The store is read file by file."""
+    counts = [pa.table({"label": pa.array([], pa.large_string()), "items": pa.array([], pa.int64())})]
+    for entry in manifest.under("store"):
+        column = pq.read_table(releases.verify_file(release, entry), columns=["label"]).column("label").drop_null()
+        counted = column.value_counts()
+        counts.append(pa.table({"label": counted.field("values").cast(pa.large_string()), "items": counted.field("counts")}))
+    total = pa.concat_tables(counts).group_by("label").aggregate([("items", "sum")]).sort_by("label")
+    return total.filter(pc.field("items_sum") >= at_least).rename_columns(["label", "items"])
 
 
 def query_spec(
@@ -49,7 +70,7 @@ def query_spec(
     deep: int = 0,
     columns: Sequence[str] = (),
     names: Collection[str] = ("ids", "labels"),
-    splits: Sequence[str] = ("query",),
+    splits: Sequence[str] = HELD_OUT,
     max_queries: int | None = None,
 ) -> QuerySpec:
     """The job over splits of an embeddings data set, after checking that it fits the release.
@@ -76,9 +97,9 @@ def query_spec(
             )
     listed = [file for file in info.of_splits(*splits) if file.rows]
     if not listed:
-        what = "held-out queries" if tuple(splits) == ("query",) else f"embeddings in {', '.join(splits)}"
+        what = "held-out queries" if tuple(splits) == HELD_OUT else f"embeddings in {', '.join(splits)}"
         raise SimpipeError(f"{embeddings}: no {what}", "set queries.fraction above 0, or add data")
-    total = sum(file.rows for file in listed)
+    total, groups = sum(file.rows for file in listed), groups_folder(config)
     asked = total if max_queries is None else min(total, max_queries)
     if exact_queries is not None:
         exact_share = min(exact_share, exact_queries / asked)
@@ -96,6 +117,7 @@ def query_spec(
         names=frozenset(names),
         setting=setting,
         share=asked / total,
+        groups=None if groups is None or tuple(splits) == HELD_OUT else str(groups),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.queries import label_items
 from simpipe import files, releases
 from simpipe.config import Config
 from simpipe.cutpoints import CUTPOINTS_JSON, THRESHOLDS
@@ -135,9 +136,7 @@ def split_rows(info: EmbeddingsInfo) -> dict[str, int]:
 
 def searcher_labels(folder: Path, manifest: Manifest) -> list[str]:
     """Labels that indexed items carry."""
-    from pipelines.evaluate import items_of_label
-
-    return list(items_of_label(folder, manifest))
+    return label_items(folder, manifest).column("label").to_pylist()
 
 
 def table_of(folder: Path, manifest: Manifest, name: str | None) -> pa.Table | None:

@@ -25,7 +25,7 @@ _SAMPLER = (
     "data/framing.py",
     "storage.py",
 )
-_QUERY = ("beam/query.py", "query_files.py", "matchers.py", *_INDEX)
+_QUERY = ("beam/query.py", "query_files.py", "groups.py", "matchers.py", *_INDEX)
 
 # What each step's result depends on, besides its inputs and configuration.
 SOURCES: dict[str, tuple[str, ...]] = {

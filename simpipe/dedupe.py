@@ -20,7 +20,7 @@ from simpipe.arrow import pc
 from simpipe.components import Spread, bucket_of_key, components_in_rounds, find_in, one_by_one
 from simpipe.errors import ContractError
 from simpipe.grouped import GroupedWriter, read_group
-from simpipe.groups import SCHEMA, GroupsFile, Members, groups_file
+from simpipe.groups import SCHEMA, GroupsFile, groups_file
 from simpipe.ids import bucket_of, hash_ids
 from simpipe.index.answers import Answer
 
@@ -42,32 +42,25 @@ class NearPairs:
     """What a block of items adds.
 
     Attributes:
-      pairs: columns node, other (hashes of ids) and distance. items: that were asked.
+      pairs: columns node, other (hashes of ids) and distance.
       truncated: items whose last neighbor is within the cutoff: there may be more.
     """
 
     pairs: pa.Table
-    items: int
     truncated: int
 
 
-def near_pairs(answer: Answer, cutoff: float, members: Members | None = None) -> NearPairs:
+def near_pairs(answer: Answer, cutoff: float) -> NearPairs:
     """Pairs of an item and a neighbor whose distance is at most `cutoff`, compared as float32, as `match` does.
 
     Args:
       answer: to items, each without itself. cutoff: a distance.
-      members: of an earlier data set of groups that the release was built with: items that others represent are not asked.
     """
     near = answer.found.distances <= np.float32(cutoff)
-    items = len(answer)
-    if members is not None:
-        represented, _ = members.find(answer.queries.column("id"))
-        near &= ~represented[:, None]
-        items -= int(represented.sum())
     rows, ranks = np.nonzero(near)
     columns = [answer.tie[rows], answer.found.tie[rows, ranks], answer.found.distances[rows, ranks]]
     truncated = int(near[:, -1].sum()) if near.shape[1] else 0
-    return NearPairs(pa.table(columns, schema=PAIRS), items, truncated)
+    return NearPairs(pa.table(columns, schema=PAIRS), truncated)
 
 
 def write_pairs(path: Path, tables: Sequence[pa.Table]) -> int:

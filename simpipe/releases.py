@@ -196,13 +196,13 @@ def open_live(root: Path) -> tuple[Path, Manifest]:
     pointer = read_pointer(root)
     if pointer is None:
         raise ReleaseError(f"{root}: nothing is published", "run `simpipe publish`, or name a release with --release")
-    folder, manifest = find(root, pointer.release)
-    if files.sha256_file(folder / MANIFEST_JSON) != pointer.manifest_sha256:
+    path = releases_folder(root) / pointer.release / MANIFEST_JSON
+    # Before it is read: an altered one may be no JSON any more.
+    if Path(pointer.release).name == pointer.release and path.is_file() and files.sha256_file(path) != pointer.manifest_sha256:
         raise ReleaseError(
-            f"{folder / MANIFEST_JSON}: altered after it was published (SHA-256 differs from {LIVE_JSON})",
-            "restore it, or publish another release",
+            f"{path}: altered after it was published (SHA-256 differs from {LIVE_JSON})", "restore it, or publish another release"
         )
-    return folder, manifest
+    return find(root, pointer.release)
 
 
 def publish(

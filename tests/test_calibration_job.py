@@ -15,7 +15,7 @@ from conftest import clustered
 
 from pipelines import calibrate as verb
 from pipelines.line import Line
-from pipelines.queries import query_spec
+from pipelines.queries import label_items, query_spec
 from simpipe.arrow import pc
 from simpipe.beam.calibrate import CollectCalibration, write_labels
 from simpipe.beam.options import run_graph
@@ -263,7 +263,7 @@ def test_the_transform_writes_the_counts_of_all_blocks(tmp_path, root, source):
     spec = query_spec(config, *line.release(), line.embeddings[0], k=3, columns=("site",))
     answers = list(answer_all(spec))
     wanted = CountSpec((("match_nearest", 1), ("match_majority_vote", 3)), by="site", max_distinct=64)
-    known = verb.index_labels(*line.release())
+    known = label_items(*line.release()).column("label").combine_chunks()
     assert "stranger" not in known.to_pylist()
     assert len(known) == 20
     write_labels(known, tmp_path / "labels.parquet")

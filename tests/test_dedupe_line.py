@@ -164,7 +164,12 @@ def test_partitions_and_files_do_not_matter(ran, tmp_path):
 
 def test_representatives_only(ran, tmp_path):
     config, before, _, folder, info = ran
-    changed = config.model_copy(update={"build": config.build.model_copy(update={"representatives": str(folder)})})
+    changed = config.model_copy(
+        update={
+            "build": config.build.model_copy(update={"representatives": str(folder)}),
+            "calibrate": config.calibrate.model_copy(update={"queries": "items"}),
+        }
+    )
     said: list[str] = []
     line = Line(changed, (), said.append)
     where, manifest = line.build()
@@ -182,9 +187,12 @@ def test_representatives_only(ran, tmp_path):
     again, found = line.dedupe()
     assert again != folder
     assert found.counts == {"items": manifest.items, "pairs": 0, "members": 0, "groups": 0, "largest": 0, "truncated": 0}
+    line.calibrate()
+    asked = files.read_json(line.release()[0] / "cutpoints.json")["queries"]
+    assert asked == manifest.items, "the items that others represent are not in the index: they would find their representative"
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)
-    elsewhere = config.model_copy(update={"build": config.build.model_copy(update={"representatives": str(moved)})})
+    elsewhere = changed.model_copy(update={"build": config.build.model_copy(update={"representatives": str(moved)})})
     assert Line(elsewhere, (), print).steps == line.steps, "which groups they are counts, not where they lie"
 
 

@@ -16,7 +16,7 @@ from evaluation_data import ITEMS, RULES, parts_of, random_answer, same
 
 from pipelines import evaluate
 from pipelines.line import Line
-from pipelines.queries import query_spec
+from pipelines.queries import label_items, query_spec
 from simpipe import files, releases
 from simpipe.config import parse_config
 from simpipe.cutpoints import CUTPOINTS_JSON
@@ -82,7 +82,7 @@ def ran(tmp_path_factory):
 def in_memory(ran, *, block: int) -> tuple[EvaluationSums, LabelItems]:
     config, line, folder, manifest = ran
     calibration = files.read_json(folder / CUTPOINTS_JSON)
-    items = LabelItems.of(evaluate.items_of_label(folder, manifest))
+    items = LabelItems.in_table(label_items(folder, manifest))
     rules = EvaluationRules.at(calibration, k=5, recall_at=(1, 5), max_r=30, slices=("color", "year"), partitions=6)
     spec = query_spec(
         config, folder, manifest, line.embeddings[0], k=5, exact_k=5, exact_queries=60, deep=30, columns=("color", "year")
@@ -157,7 +157,7 @@ def test_worst_classes_are_those_of_the_table_of_all_classes(ran):
     record = files.read_json(folder / "metrics.json")
     classes = pq.read_table(folder / "classes.parquet").to_pylist()
     assert sum(row["queries"] for row in classes) == record["labelled"]
-    items = evaluate.items_of_label(folder, manifest)
+    items = {row["label"]: row["items"] for row in label_items(folder, manifest).to_pylist()}
     assert {row["label"]: row["items"] for row in classes} == {**items, "new": 0}
     indexed = [row for row in classes if row["items"]]
     indexed.sort(key=lambda row: (row["label_precision_at_1"], -row["queries"], row["label"]))

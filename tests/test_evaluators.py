@@ -24,6 +24,7 @@ from simpipe.evaluators import (
     one_shot_accuracy,
     partition_records,
     slice_records,
+    slice_table,
     worst_classes,
 )
 from simpipe.matchers import match_labels
@@ -90,7 +91,7 @@ def test_every_metric_equals_a_loop(own, deep):
     confusion: dict = {}
     for label, _, _, match in expected:
         confusion[label, match] = confusion.get((label, match), 0) + 1
-    assert {(true, match): count for true, match, count in confusion_records(sums)} == confusion
+    assert {(true, match): count for true, match, count in confusion_records(sums.confusion)} == confusion
     by_class: dict = {}
     for label, _, values, _ in expected:
         by_class.setdefault(label, []).append(values)
@@ -229,7 +230,7 @@ def test_slices_are_metrics_of_the_queries_with_a_value():
     answer = random_answer(200)
     colors = answer.queries.column("color").to_pylist()
     sums = evaluate_block(answer, LabelItems.of(ITEMS), RULES)
-    records = slice_records(sums)
+    records = slice_records(slice_table(sums))
     assert list(records) == ["color", "year"]
     assert {row["value"] for row in records["year"]} == {"2001", "2002"}
     assert [row["value"] for row in records["color"]] == ["blue", "red", None]
@@ -240,6 +241,14 @@ def test_slices_are_metrics_of_the_queries_with_a_value():
         wanted = {name: value for name, value in expected.metrics().items() if not name.startswith("ann")}
         assert {name: row[name] for name in wanted} == wanted
         assert row["queries"] == expected.labelled
+    few = slice_records(slice_table(sums), 1)
+    assert [row["queries"] for row in few["color"]] == [max(row["queries"] for row in records["color"])]
+
+
+def test_few_of_many_confusions_are_the_most_frequent():
+    confusion = pa.table({"true": ["a", "a", "b", "b"], "matched": ["a", None, "a", "b"], "count": [3, 5, 1, 4]})
+    assert confusion_records(confusion) == [["a", "a", 3], ["a", None, 5], ["b", "a", 1], ["b", "b", 4]]
+    assert confusion_records(confusion, 2) == [["a", None, 5], ["b", "b", 4]]
 
 
 def test_the_worst_classes_and_what_they_are_taken_for():

@@ -44,7 +44,7 @@ class MergeCounts(beam.CombineFn):
         return accumulator.result()
 
 
-def write_labels(labels: pa.Array, path: Path) -> None:
+def write_labels(labels: pa.Array | pa.ChunkedArray, path: Path) -> None:
     """The labels of the index for the workers: they read them once, and no job carries them."""
     with files.replacing(path) as temporary:
         pq.write_table(pa.table({LABEL: labels}), temporary)

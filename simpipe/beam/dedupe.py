@@ -16,9 +16,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from simpipe.beam.io import Outcome, WriteSummary
-from simpipe.beam.workers import held_once
 from simpipe.dedupe import near_pairs, write_pairs
-from simpipe.groups import GroupsInfo, Members
 from simpipe.index.answers import Answer
 from simpipe.types import Counts
 
@@ -28,25 +26,18 @@ _FILE_PAIRS = 1 << 20
 class _WritePairs(beam.DoFn):
     """Gathers pairs to files of some size. A bundle that is tried again writes others; only those that it reports count."""
 
-    def __init__(self, cutoff: float, folder: str, groups: str | None) -> None:
-        self._cutoff, self._folder, self._groups = cutoff, folder, groups
-
-    def _members(self) -> Members | None:
-        if self._groups is None:
-            return None
-        folder = Path(self._groups)
-        return held_once("members", self._groups, lambda: Members.load(folder, GroupsInfo.load(folder)))
+    def __init__(self, cutoff: float, folder: str) -> None:
+        self._cutoff, self._folder = cutoff, folder
 
     def start_bundle(self) -> None:
         self._tables: list[pa.Table] = []
-        self._items = self._truncated = self._rows = self._read = 0
+        self._truncated = self._rows = self._read = 0
 
     def process(self, element: Answer) -> Iterator[Outcome]:
-        found = near_pairs(element, self._cutoff, self._members())
+        found = near_pairs(element, self._cutoff)
         self._tables.append(found.pairs)
         self._rows += len(found.pairs)
         self._read += len(element)
-        self._items += found.items
         self._truncated += found.truncated
         if self._rows >= _FILE_PAIRS:
             yield self._flush()
@@ -63,7 +54,7 @@ class _WritePairs(beam.DoFn):
         Metrics.counter("simpipe", "in-items").inc(self._read)
         Metrics.counter("simpipe", "pairs").inc(self._rows)
         record = {"path": path.name, "pairs": self._rows, "truncated": self._truncated}
-        counts = Counts(self._read, self._items, 0, self._read - self._items)
+        counts = Counts(self._read, self._read)
         self.start_bundle()
         return Outcome(counts, (record,))
 
@@ -74,19 +65,17 @@ class CollectEdges(beam.PTransform):
 
     Attributes:
       cutoff: a distance. folder: for the files.
-      path: of the summary: counts (written: items that were asked) and a record a file.
-      groups: a data set of groups whose representatives alone the release holds: the items they represent are not asked.
+      path: of the summary: counts of items, and a record a file.
     """
 
     cutoff: float
     folder: str
     path: str
-    groups: str | None = None
 
     def expand(self, input_or_inputs: PCollection[Answer]) -> PValue:
         return (
             input_or_inputs
-            | "NearPairs" >> beam.ParDo(_WritePairs(self.cutoff, self.folder, self.groups))
+            | "NearPairs" >> beam.ParDo(_WritePairs(self.cutoff, self.folder))
             | "Summary" >> WriteSummary(self.path)
         )
 

@@ -30,7 +30,7 @@ class CalibrateConfig(Model):
 
     `targets`: one cutpoint for each wanted value, as a list (`precision>=0.99`, `fpr<=0.01`) or by metric. `matchers` are
     calibrated beside the first one, in the same pass. `queries`: the held-out ones, or the indexed items themselves, each
-    without its own entry; at most `max_queries` of them, drawn by the hash of the id. `by`: cutpoints of each value as well:
+    without its own entry; about `max_queries` of them, drawn by the hash of the id. `by`: cutpoints of each value as well:
     `label` (of the match) or a metadata column (of the query); values with fewer than `by_min_queries` have none.
     `probability`: how distances become probabilities. `max_distinct`: counts are exact up to so many distinct distances,
     beyond that thresholds are rounded up as stated in `cutpoints.json`. `bootstrap`: replicates for intervals of
@@ -88,13 +88,16 @@ class OneShotConfig(Model):
 class EvaluateConfig(Model):
     """Depths of ANN recall, precision, MAP and NDCG (`k`) and of label recall (`recall_at`).
 
-    At most `exact_queries` queries (null: all), drawn by the hash of the id, are also searched exactly, for ANN recall.
+    `queries`, `max_queries`: as of calibration. About `exact_queries` of them (null: all), drawn by the hash of the id, are also
+    searched exactly, for ANN recall.
     `map_at_r`: a search of its own, as deep as the largest class, at most `max_r`. `slices`: metadata columns whose values
     get metrics of their own. `worst`: classes that are listed. `latency_queries`: asked one by one, for latency; 0: none.
     """
 
     k: Positive = 10
     recall_at: tuple[Positive, ...] = (1, 5, 10)
+    queries: Literal["held_out", "items"] = "held_out"
+    max_queries: Positive | None = None
     exact_queries: Positive | None = 10_000
     map_at_r: bool = True
     max_r: Positive = 100

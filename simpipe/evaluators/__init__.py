@@ -6,6 +6,7 @@ from simpipe.evaluators.classes import (
     macro_metrics,
     partition_records,
     slice_records,
+    slice_table,
     worst_classes,
 )
 from simpipe.evaluators.latency import measure_latency
@@ -25,5 +26,6 @@ __all__ = [
     "one_shot_accuracy",
     "partition_records",
     "slice_records",
+    "slice_table",
     "worst_classes",
 ]

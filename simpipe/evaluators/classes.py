@@ -14,6 +14,8 @@ from simpipe.evaluators.sums import EvaluationSums, means_of
 from simpipe.evaluators.tallies import numbers
 
 _CONFUSED = 5  # listed of what a class is taken for
+# What `metrics.json` lists at most; all of them are in Parquet files beside it.
+_SLICES, _PAIRS = 100, 10_000
 
 
 def class_table(sums: EvaluationSums, items: LabelItems) -> pa.Table:
@@ -60,13 +62,19 @@ def worst_classes(classes: pa.Table, confusion: pa.Table, worst: int) -> list[di
     return [{**_defined(row), "most_confused_with": taken_for.get(row["label"], [])[:_CONFUSED]} for row in chosen.to_pylist()]
 
 
-def slice_records(sums: EvaluationSums) -> dict[str, list[dict[str, Any]]]:
-    """Of each column its values (None: queries without one), with queries and metrics, by value."""
-    means = {name: _nullable(values) for name, values in means_of(sums.slices, ["column", "value"]).items()}
-    table = pa.table({**{name: sums.slices.column(name) for name in ("column", "value", "queries")}, **means})
+def slice_table(sums: EvaluationSums) -> pa.Table:
+    """All values of all columns: column, value (null: queries without one), queries, and a column float64 a metric."""
+    about = {name: sums.slices.column(name) for name in ("column", "value", "queries")}
+    return pa.table({**about, **{name: _nullable(values) for name, values in means_of(sums.slices, ["column", "value"]).items()}})
+
+
+def slice_records(slices: pa.Table, most: int = _SLICES) -> dict[str, list[dict[str, Any]]]:
+    """Of each column of a `slice_table` its values with most queries, at most so many; by value, those without one last."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in table.to_pylist():
-        found.setdefault(row.pop("column"), []).append(_defined(row))
+    for name in pc.unique(slices.column("column")).to_pylist():
+        rows = slices.filter(pc.equal(slices.column("column"), name)).drop_columns(["column"])
+        rows = rows.sort_by([("queries", "descending"), ("value", "ascending")]).slice(0, most)
+        found[name] = [_defined(row) for row in rows.sort_by("value").to_pylist()]
     return found
 
 
@@ -78,10 +86,11 @@ def partition_records(sums: EvaluationSums, rows: Sequence[int]) -> list[dict[st
     ]
 
 
-def confusion_records(sums: EvaluationSums) -> list[list[Any]]:
-    """[true, matched or None, queries], by label, those without a match last."""
-    columns = [sums.confusion.column(name).to_pylist() for name in ("true", "matched", "count")]
-    return [list(row) for row in zip(*columns, strict=True)]
+def confusion_records(confusion: pa.Table, most: int = _PAIRS) -> list[list[Any]]:
+    """[true, matched or None, queries], the most frequent ones, at most so many; by label, those without a match last."""
+    order = [("count", "descending"), ("true", "ascending"), ("matched", "ascending")]
+    rows = confusion.sort_by(order).slice(0, most).sort_by(order[1:])
+    return [list(row) for row in zip(*(rows.column(name).to_pylist() for name in ("true", "matched", "count")), strict=True)]
 
 
 def _nullable(values: np.ndarray) -> pa.Array:

@@ -89,7 +89,11 @@ class LabelItems:
     @classmethod
     def load(cls, path: str | Path) -> LabelItems:
         """Reads what `save` wrote."""
-        table = pq.read_table(path)
+        return cls.in_table(pq.read_table(path))
+
+    @classmethod
+    def in_table(cls, table: pa.Table) -> LabelItems:
+        """From columns label and items."""
         return cls(table.column("label").combine_chunks(), table.column("items").to_numpy())
 
     def save(self, path: Path) -> None:

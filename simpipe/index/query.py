@@ -44,6 +44,8 @@ class QuerySpec:
       names: what is named of neighbors: `ids`, `labels`, both or nothing.
       setting: how partitions are asked, or `probes`; neither: the release's default, as `lookup` asks.
       share: of the queries that are asked at all, by hash of the id. work: folder of the job's files.
+      groups: folder of groups of near duplicates whose representatives alone the release holds; the items that they represent
+        are not asked.
     """
 
     release: str
@@ -60,6 +62,7 @@ class QuerySpec:
     probes: int | None = None
     share: float = 1.0
     work: str = ""
+    groups: str | None = None
 
     @property
     def parts(self) -> tuple[Part, ...]:

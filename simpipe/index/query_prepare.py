@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from simpipe.groups import GroupsInfo, Members
 from simpipe.ids import hash_ids
 from simpipe.index.distance import prepare
 from simpipe.index.query import QuerySpec
@@ -36,7 +38,8 @@ def prepare_source(searcher: Searcher, spec: QuerySpec, source: Source) -> tuple
     """Prepares the chunks of a source, see `query_work`.
 
     Returns:
-      Counts (written: queries that are asked; excluded: not drawn), and rejected rows, one by one.
+      Counts (written: queries that are asked; excluded: not drawn, or represented by another item), and rejected rows, one by
+      one.
 
     Raises:
       ReleaseError: a file of the release was altered.
@@ -52,16 +55,28 @@ def prepare_source(searcher: Searcher, spec: QuerySpec, source: Source) -> tuple
         rows, bad = check_rows(
             table, source, first, spec.columns, dim=searcher.dim, distance=searcher.distance, stored=_Stored(searcher)
         )
-        if spec.share < 1:
-            kept = np.flatnonzero(sample_rows(rows.ids, share=spec.share, seed=_SHARE_SEED))
-            excluded += len(rows.ids) - len(kept)
-            rows = rows.take(kept)
+        kept = _kept(spec, rows.ids)
+        if not kept.all():
+            excluded += int(np.count_nonzero(~kept))
+            rows = rows.take(np.flatnonzero(kept))
         rejects += bad
         written += len(rows.ids)
         _add(chunks[current], searcher, spec, rows)
     for number, chunk in chunks.items():
         _write(spec, number, chunk, searcher)
     return Counts(written + len(rejects) + excluded, written, len(rejects), excluded), rejects
+
+
+def _kept(spec: QuerySpec, ids: pa.Array) -> np.ndarray:
+    """bool[n]: the queries that the job asks."""
+    kept = sample_rows(ids, share=spec.share, seed=_SHARE_SEED) if spec.share < 1 else np.ones(len(ids), bool)
+    return kept if spec.groups is None else kept & ~_members(spec.groups).find(ids)[0]
+
+
+@functools.lru_cache(maxsize=1)
+def _members(groups: str) -> Members:
+    """Read once a process."""
+    return Members.load(Path(groups), GroupsInfo.load(Path(groups)))
 
 
 def _add(chunk: _Chunk, searcher: Searcher, spec: QuerySpec, rows: Rows) -> None:

@@ -34,6 +34,10 @@ _MEANINGS = (
     ("map", "mean average precision of labels among the k nearest items"),
     ("match right", "share of queries that get their own label at cutpoint optimal"),
     ("match none", "share of queries without a match at cutpoint optimal"),
+    (
+        "no match right",
+        "share of the queries of labels not in the index that get no match at cutpoint optimal, as is right",
+    ),
     ("one shot", "share of right answers among that many unseen classes, one labelled example each"),
 )
 _AT_CUTPOINT = {

@@ -33,7 +33,7 @@ class Target:
 def targets_of(wanted: Mapping[Any, Sequence[float]]) -> list[Target]:
     """Targets from metric -> values; they are called `precision>=0.99`, or `fpr<=0.01` where smaller is better."""
     signs = {metric: ">=" if make_classification_metric(metric).maximize else "<=" for metric in wanted}
-    return [Target(f"{metric}{signs[metric]}{value:g}", metric, value) for metric in wanted for value in wanted[metric]]
+    return [Target(f"{metric}{signs[metric]}{value:.12g}", metric, value) for metric in wanted for value in wanted[metric]]
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,9 @@ def measure(config: Config, counts: CalibrationCounts) -> tuple[dict[str, Any], 
             depth=settings.depth,
             probability=probability,
         )
+        if result is not None:
+            wanted = [target.name for target in targets_of(settings.targets)]
+            records[name]["unreached"] = [target for target in wanted if target not in result.cutpoints]
     first, *others = records
     record = {**records[first], "matchers": {name: records[name] for name in others}, "by": by}
     return record, thresholds, {file: pa.concat_tables(parts) for file, parts in tables.items() if parts}

@@ -278,12 +278,14 @@ class Line:
 
         def tell() -> str:
             folder, manifest = self.release()
-            cutpoints = files.read_json(releases.resolve(folder, manifest.file(CUTPOINTS_JSON)))["cutpoints"]
+            record = files.read_json(releases.resolve(folder, manifest.file(CUTPOINTS_JSON)))
+            cutpoints, missed = record["cutpoints"], record.get("unreached")
             if "optimal" not in cutpoints:
                 return "queries carry no labels: no cutpoints"
             best = cutpoints["optimal"]
             return (
                 f"{len(cutpoints)} cutpoints, optimal at distance {best['distance']:.4f} ({best['metric']} {best['value']:.4f})"
+                + (f"; reached at no distance: {', '.join(missed)}" if missed else "")
             )
 
         self._release_step("calibrate", done=self._done("calibrate"), run=run, tell=tell)

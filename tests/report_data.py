@@ -63,6 +63,7 @@ def record_of(matcher: str = "match_nearest", k: int = 1) -> dict[str, Any]:
         "open_set": 48,
         "distinct": 499,
         "dropped_bits": 2,
+        "unreached": ["recall_all>=0.999"],
         "threshold_error": 3.1e-7,
         "cutpoints": {point["name"]: point for point in points},
         "bootstrap": {"replicates": 200, "confidence": 0.95},

@@ -126,6 +126,7 @@ def test_files_hold_what_a_plain_computation_gives(root, source):
         pairs = counted(table, neighbors, matcher, int(k))
         expected = calibrate(pairs, optimal=["precision"], targets=targets_of(TARGETS), bootstrap=20, seed=config.seed)
         assert found["cutpoints"] == json.loads(json.dumps(expected.cutpoints))
+        assert found["unreached"] == [name.name for name in targets_of(TARGETS) if name.name not in expected.cutpoints]
         about = {"matcher": matcher, "k": int(k), "depth": 5, "metric": "f1", "comparison": COMPARISON}
         about |= {"labelled": len(table), "open_set": pairs.open_set, "distinct": len(pairs.distances), "dropped_bits": 0}
         about |= {"threshold_error": 0.0, "bootstrap": {"replicates": 20, "confidence": 0.95}}

@@ -156,6 +156,8 @@ def notes(part: CalibrationPart | None, cutpoints: Sequence[Mapping[str, Any]]) 
         )
     keys = _columns(cutpoints)
     said += [text for key, text in _MEANT.items() if key in keys]
+    if part.unreached:
+        said.append(f"Reached at no distance, so without a cutpoint: {', '.join(part.unreached)}.")
     if part.dropped_bits:
         said.append(
             f"Thresholds are rounded up: so many distances occurred that their last {part.dropped_bits} bits were dropped. A "

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from simpipe.arrow import pc
+from simpipe.probability import Bin
 from simpipe.report.parts import (
     EXTREMES,
     CalibrationPart,
@@ -19,7 +20,6 @@ from simpipe.report.parts import (
     MatcherPart,
     PartitionRow,
     ProbabilityPart,
-    ReliabilityBin,
     ScoreHistogram,
 )
 
@@ -61,6 +61,7 @@ def calibration_part(
             for each in (record.get("matchers") or {}).values()
         ],
         groups=_groups(record.get("by"), groups),
+        unreached=tuple(record.get("unreached") or ()),
     )
 
 
@@ -88,7 +89,7 @@ def _scores(table: pa.Table | None) -> ScoreHistogram | None:
 def _probability(record: Mapping[str, Any] | None) -> ProbabilityPart | None:
     if not record:
         return None
-    bins = [ReliabilityBin(*(each[name] for name in ("mean", "share", "queries", "low", "high"))) for each in record["bins"]]
+    bins = [Bin(**each) for each in record["bins"]]
     return ProbabilityPart(record["method"], record.get("ece"), sorted(bins, key=lambda each: each.mean))
 
 

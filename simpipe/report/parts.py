@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from simpipe.probability import Bin
 from simpipe.report.model import QueryCard
 
 EXTREMES = 8  # groups at either end
@@ -28,21 +29,6 @@ class ScoreHistogram:
 
 
 @dataclass(frozen=True)
-class ReliabilityBin:
-    """Queries of about one probability.
-
-    Attributes:
-      mean: their mean probability. share: how many of them were right. low, high: the share's interval.
-    """
-
-    mean: float
-    share: float
-    queries: int
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class ProbabilityPart:
     """How distances become probabilities, and how far that can be trusted.
 
@@ -52,7 +38,7 @@ class ProbabilityPart:
 
     method: str
     ece: float | None
-    bins: list[ReliabilityBin]
+    bins: list[Bin]
 
 
 @dataclass(frozen=True)
@@ -99,6 +85,7 @@ class CalibrationPart:
       dropped_bits: of distances, so that their counts fit; 0: exact. threshold_error: how far a threshold may be off for it.
       replicates: of the bootstrap; 0: no intervals. confidence: of the intervals.
       curves: "distance", and for a metric M: M, M_low, M_high; float64[n]; {} without a file of curves.
+      unreached: targets that no distance reaches.
     """
 
     matcher: str
@@ -115,6 +102,7 @@ class CalibrationPart:
     probability: ProbabilityPart | None = None
     matchers: list[MatcherPart] = field(default_factory=list)
     groups: GroupsPart | None = None
+    unreached: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

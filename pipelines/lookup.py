@@ -72,7 +72,7 @@ def run(
 
     Args:
       root: of releases, or a release's folder. release: its id; None: the live one.
-      queries: see `query_files`. out: a `.parquet` file, or a folder for numbered files and `answers.json`.
+      queries: see `query_files`. out: a `.parquet` file, or a folder for numbered files and `_answers.json`.
       k: neighbors a query; matches are searched as deep as in calibration.
       table: what is written. target_recall, exact: see `BaseSearcher.lookup`.
       max_rejected: the largest share of queries that may be rejected. beam_args: Beam's own options.
@@ -101,7 +101,7 @@ def run(
     partitions = partitions_of(searcher.manifest)
     verb = "lookup" if table.kind == "neighbors" else "match"
     name = f"simpipe-{verb}-{searcher.manifest.release}".lower()
-    rejects = Path(f"{target}.rejects.jsonl") if single else target / "rejects.jsonl"
+    rejects = Path(f"{target}.rejects.jsonl") if single else target / "_rejects.jsonl"
     try:
         plan = plan_job(spec, partitions, dim=searcher.dim)
         if not plan.rows:

@@ -17,7 +17,7 @@ from simpipe.index.answers import Answer
 from simpipe.index.searcher import Searcher, neighbors_table
 from simpipe.types import Counts
 
-ANSWERS_JSON = "answers.json"
+ANSWERS_JSON = "_answers.json"  # names with _ are no part of a Parquet folder for those who read it
 _GROUP_ROWS = 1 << 17
 
 _NEIGHBORS = pa.schema(
@@ -116,7 +116,7 @@ def join_answers(work: Path, chunks: int, table: AnswerTable, out: Path) -> None
 
 
 def move_answers(work: Path, chunks: int, table: AnswerTable, out: Path, about: dict[str, Any]) -> None:
-    """Moves the chunks' files into a folder, and writes `answers.json`, which lists them, last.
+    """Moves the chunks' files into a folder, and writes `_answers.json`, which lists them, last.
 
     Raises:
       ContractError: the folder holds something already.

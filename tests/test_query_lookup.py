@@ -81,12 +81,13 @@ def test_lookup_into_a_folder(root, asked, tmp_path, capsys):
     arguments = ["lookup", "--root", str(root), "--queries", pattern, "--out", str(out), "-k", "4", "--exact", "--json"]
     assert main(arguments) == 0
     _, found, names = expected(root, asked, 4)
-    about = json.loads((out / "answers.json").read_text())
+    about = json.loads((out / "_answers.json").read_text())
     assert (about["queries"], about["answered"], about["rejected"]) == (96, 93, 3)
     parts = [pq.read_table(out / file["path"]) for file in about["files"]]
     assert [len(part) for part in parts] == [file["rows"] for file in about["files"]]
     assert pa.concat_tables(parts).combine_chunks().equals(neighbors_table(found, names))
-    assert json.loads(capsys.readouterr().out)["rejects"] == str(out / "rejects.jsonl")
+    assert pq.read_table(out).combine_chunks().equals(neighbors_table(found, names)), "the folder is one table"
+    assert json.loads(capsys.readouterr().out)["rejects"] == str(out / "_rejects.jsonl")
     assert main(arguments) == 1
     assert "no empty folder" in capsys.readouterr().err
 

@@ -106,6 +106,7 @@ def open_for_change(folder: Path, manifest: Manifest, step: str) -> tuple[Path, 
     The new one carries the large files over by reference.
     """
     if not (folder / PUBLISHED).exists():
+        files.remove_leftovers(folder)  # of a step that was killed while it wrote
         return folder, manifest
     fresh = _new_folder(folder.parent, manifest.steps["build"])
     later = {"calibrate": ("calibrate", "evaluate", "report"), "evaluate": ("evaluate", "report"), "report": ("report",)}[step]

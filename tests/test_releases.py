@@ -8,7 +8,7 @@ from test_line_vectors import items_of, run
 
 import simpipe
 from pipelines.line import Line
-from simpipe import releases
+from simpipe import files, releases
 from simpipe.errors import PublishConflictError, ReleaseError
 
 
@@ -133,3 +133,12 @@ def test_one_damaged_release_does_not_hide_the_others(vectors_config, tmp_path):
     run(vectors_config(tmp_path / "r", build={"router": {"kind": "hash", "partitions": 2}, "backend": {"kind": "exact"}}))
     (damaged / "metrics.json").unlink()
     assert [row["state"].split() for row in releases.overview(first.root)] == [["live"], ["previous", "damaged"]]
+
+
+def test_what_a_killed_step_left_half_written_goes(vectors_config, tmp_path):
+    line = Line(vectors_config(tmp_path / "r"), say=lambda text: None)
+    line.embed()
+    folder, _ = line.build()
+    (folder / f"{files.TMP_PREFIX}1234-cutpoints.json").write_text("{")
+    line.calibrate()
+    assert not list(folder.rglob(f"{files.TMP_PREFIX}*"))

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
-_INDEX = ("index", "ids.py", "embeddings.py")
+_INDEX = ("index", "arrays.py", "ids.py", "embeddings.py")
 # The index API of models (`index_api`, `match_api`, `saving`) has no part in what they compute.
 _MODEL = (
     "layers",

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from simpipe.arrays import load_array
 from simpipe.grouped import GroupedWriter, read_group
 
 EDGES = pa.schema([("node", pa.uint64()), ("other", pa.uint64())])
@@ -177,7 +178,7 @@ def _large_star(bucket: int, *, given: Sequence[str], low: Sequence[str], out: S
     Returns:
       How many edges that concerns.
     """
-    known = np.load(f"{low[bucket]}.npy", allow_pickle=False)
+    known = load_array(f"{low[bucket]}.npy")
     moved = 0
     with GroupedWriter(Path(out[bucket]), EDGES, buckets) as writer:
         for edges in _stream(given, bucket, buckets, block):

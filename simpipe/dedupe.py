@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simpipe import files
+from simpipe.arrays import load_array
 from simpipe.arrow import pc
 from simpipe.components import Spread, bucket_of_key, components_in_rounds, find_in, one_by_one
 from simpipe.errors import ContractError
@@ -186,7 +187,7 @@ def _root_members(bucket: int, *, work: Path, forest: Sequence[str], buckets: in
     nodes, first = np.unique(node, return_index=True)
     nearest = np.minimum.reduceat(distance, first) if len(first) else distance
     root = nodes.copy()
-    away = np.load(forest[bucket], allow_pickle=False)
+    away = load_array(forest[bucket])
     root[find_in(nodes, away[:, 0])] = away[:, 1]
     names, place = _names_of(nodes, _group([work / "ids.arrow"], bucket, buckets, _IDS))
     _check_once(names, np.bincount(place, minlength=len(nodes)), place)

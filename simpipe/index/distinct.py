@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from simpipe import files
+from simpipe.arrays import load_array
 from simpipe.errors import ContractError
 
 _FILE = "groups.npy"
@@ -73,7 +74,7 @@ class Groups:
         if not path.exists():
             return None
         try:
-            both = np.load(path, allow_pickle=False)
+            both = load_array(path)
         except (ValueError, OSError, EOFError) as error:
             raise ContractError(f"{path}: cannot be read ({error})", "build the release again") from None
         start, rows = both[: len(both) - n], both[len(both) - n :]

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from simpipe import files
+from simpipe.arrays import load_array
 
 NO_ROW = np.uint32(0xFFFFFFFF)
 
@@ -28,9 +29,9 @@ def _save(path: Path, array: np.ndarray) -> None:
 def _load(path: Path) -> np.ndarray:
     """Maps an array; an empty one cannot be mapped."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        return load_array(path, mapped=True).view(np.ndarray)
     except ValueError:
-        return np.load(path, allow_pickle=False)
+        return load_array(path)
 
 
 def write_chunk(work: Path, chunk: int, table: pa.Table, vectors: np.ndarray, asks: dict[str, np.ndarray], *, block: int) -> None:

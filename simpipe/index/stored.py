@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from simpipe.arrays import load_array
 from simpipe.config.index import Storage
 from simpipe.errors import ConfigError, ContractError
 from simpipe.index.distance import between, prepare
@@ -97,8 +98,8 @@ def map_vectors(path: Path, scale: Path, *, rows: int, dim: int, storage: Storag
       ContractError: another shape or dtype than the manifest says.
     """
     try:
-        data = np.load(path, mmap_mode="r" if rows else None, allow_pickle=False)
-        factors = np.load(scale, allow_pickle=False) if storage == "int8" else None
+        data = load_array(path, mapped=bool(rows))
+        factors = load_array(scale) if storage == "int8" else None
     except (OSError, ValueError, EOFError) as error:
         raise ContractError(f"{path}: cannot be read ({error})", "build the release again") from None
     if data.shape != (rows, dim) or data.dtype != _DTYPES[storage] or (factors is not None and factors.shape != (dim,)):

@@ -26,8 +26,8 @@ from simpipe.index.route import RouteSpec
 from simpipe.index.router import ROUTER_FILE
 from simpipe.manifest import Manifest, ManifestEncoder, ManifestFile, ManifestPartition
 from simpipe.progress import watching
+from simpipe.types import INDEXED_SPLITS
 
-INDEXED_SPLITS = ("train", "index")
 _OTHER_ITEMS = "run `simpipe dedupe` on a release of these embeddings, and name its folder in build.representatives"
 
 

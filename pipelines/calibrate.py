@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.evaluate import EVALUATION_FILES
-from pipelines.queries import QUERY_SPLITS, label_items, query_spec, run_queries, scratch
+from pipelines.queries import label_items, query_spec, run_queries, scratch
 from simpipe import releases
 from simpipe.calibration import Calibration, PairCounts, calibrate, targets_of
 from simpipe.calibration.by_group import group_cutpoints
@@ -27,6 +27,7 @@ from simpipe.embeddings import EmbeddingsInfo
 from simpipe.errors import ConfigError
 from simpipe.manifest import Manifest
 from simpipe.probability import fit_probability
+from simpipe.types import QUERY_SPLITS
 
 _LATER = (*EVALUATION_FILES, "report.html")  # what later steps made of another calibration
 

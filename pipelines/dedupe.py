@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.build import INDEXED_SPLITS
 from pipelines.queries import query_spec, run_queries, scratch
 from simpipe import files, releases
 from simpipe.config import Config
@@ -22,6 +21,7 @@ from simpipe.dedupe import BLOCK, group_items
 from simpipe.errors import ConfigError, ContractError
 from simpipe.groups import GroupsInfo
 from simpipe.manifest import Manifest
+from simpipe.types import INDEXED_SPLITS
 
 
 def cutoff_of(config: Config, release: Path, manifest: Manifest, *, calibrated: bool) -> float:

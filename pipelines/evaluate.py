@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.queries import QUERY_SPLITS, label_items, query_spec, run_queries, scratch
+from pipelines.queries import label_items, query_spec, run_queries, scratch
 from simpipe import files, releases
 from simpipe.config import Config
 from simpipe.config.measure import EvaluateConfig, OneShotConfig
@@ -41,6 +41,7 @@ from simpipe.index.distance import bad_rows, prepare
 from simpipe.index.query import QuerySpec
 from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest
+from simpipe.types import QUERY_SPLITS
 
 METRICS_JSON = "metrics.json"
 CLASSES, CONFUSION, SLICES = "classes.parquet", "confusion.parquet", "slices.parquet"
@@ -105,7 +106,7 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     classes = class_table(sums, items)
-    record = metrics_record(sums, classes, manifest, worst=settings.worst)
+    record = {"asked": settings.queries, **metrics_record(sums, classes, manifest, worst=settings.worst)}
     if settings.one_shot is not None:
         record["metrics"][f"one_shot_{settings.one_shot.ways}_way"] = one_shot(settings.one_shot, embeddings, config.seed)
     record["latency"] = latency(spec, settings, manifest) if settings.latency_queries else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.build import INDEXED_SPLITS, groups_folder
+from pipelines.build import groups_folder
 from simpipe import files, releases
 from simpipe.arrow import pc
 from simpipe.config import Config
@@ -22,15 +22,10 @@ from simpipe.index.query import QueryPlan, QuerySpec, plan_job
 from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest
 from simpipe.progress import watching
-from simpipe.types import Counts
+from simpipe.types import INDEXED_SPLITS, QUERY_SPLITS, Counts
 
 if TYPE_CHECKING:
     from simpipe.beam.io import Outcome
-
-
-HELD_OUT = ("query",)
-# Which splits are asked, as `calibrate.queries` and `evaluate.queries` name them.
-QUERY_SPLITS = {"held_out": HELD_OUT, "items": INDEXED_SPLITS}
 
 
 def scratch(release: Path, step: str) -> Path:
@@ -39,11 +34,6 @@ def scratch(release: Path, step: str) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     return work
-
-
-def query_count(embeddings: Path, *, splits: Sequence[str] = HELD_OUT) -> int:
-    """Embeddings of some splits."""
-    return sum(file.rows for file in EmbeddingsInfo.load(embeddings).of_splits(*splits))
 
 
 def label_items(release: Path, manifest: Manifest, *, at_least: int = 1) -> pa.Table:
@@ -66,11 +56,10 @@ def query_spec(
     k: int,
     exact_k: int = 0,
     exact_queries: int | None = None,
-    exact_share: float = 1.0,
     deep: int = 0,
     columns: Sequence[str] = (),
     names: Collection[str] = ("ids", "labels"),
-    splits: Sequence[str] = HELD_OUT,
+    splits: Sequence[str] = QUERY_SPLITS["held_out"],
     max_queries: int | None = None,
 ) -> QuerySpec:
     """The job over splits of an embeddings data set, after checking that it fits the release.
@@ -78,7 +67,7 @@ def query_spec(
     Args:
       splits: `query`; or those that are indexed, where items are the queries: each without its own entry.
       max_queries: about so many, drawn by the hash of the id; None: all.
-      exact_queries: of these, about so many are searched exactly as well (or `exact_share` of them).
+      exact_queries: of these, about so many are searched exactly as well; None: all.
       k, exact_k, deep, columns, names: see `QuerySpec`.
 
     Raises:
@@ -97,12 +86,10 @@ def query_spec(
             )
     listed = [file for file in info.of_splits(*splits) if file.rows]
     if not listed:
-        what = "held-out queries" if tuple(splits) == HELD_OUT else f"embeddings in {', '.join(splits)}"
+        what = "held-out queries" if tuple(splits) == QUERY_SPLITS["held_out"] else f"embeddings in {', '.join(splits)}"
         raise SimpipeError(f"{embeddings}: no {what}", "set queries.fraction above 0, or add data")
     total, groups = sum(file.rows for file in listed), groups_folder(config)
     asked = total if max_queries is None else min(total, max_queries)
-    if exact_queries is not None:
-        exact_share = min(exact_share, exact_queries / asked)
     # As `lookup` will ask: the configuration may have changed since the build.
     setting = Searcher(release, manifest).setting_of(config.search.model_dump())
     return QuerySpec(
@@ -110,14 +97,14 @@ def query_spec(
         tuple(_verified(embeddings, file) for file in listed),
         k,
         exact_k=exact_k,
-        exact_share=exact_share,
+        exact_share=1.0 if exact_queries is None else min(1.0, exact_queries / asked),
         deep=deep,
         block=config.search.block,
         columns=tuple(columns),
         names=frozenset(names),
         setting=setting,
         share=asked / total,
-        groups=None if groups is None or tuple(splits) == HELD_OUT else str(groups),
+        groups=str(groups) if groups is not None and tuple(splits) == INDEXED_SPLITS else None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -129,11 +129,11 @@ def fit_probability(
     queries = int(cells[2].sum())
     if not queries:
         return None
-    fit = _FITS[method]
-    made = _reliability(cells, fit, folds=folds, bins=bins, seed=seed, confidence=confidence)
+    kind = cast("Method", method)  # checked above
+    made = _reliability(cells, kind, folds=folds, bins=bins, seed=seed, confidence=confidence)
     ece = sum(each.queries * abs(each.share - each.mean) for each in made) / sum(each.queries for each in made) if made else None
     about: dict[str, Any] = {"queries": queries, "folds": folds, "seed": seed, "confidence": confidence}
-    return Probability(method, **fit(_counted(cells)), ece=ece, bins=tuple(made), **about)  # type: ignore[arg-type]  # checked
+    return Probability(kind, **_FITS[kind](_counted(cells)), ece=ece, bins=tuple(made), **about)
 
 
 # --- fits ------------------------------------------------------------------------------------------------------------
@@ -217,9 +217,7 @@ def _starts(total: np.ndarray, groups: int) -> np.ndarray:
     return np.flatnonzero(np.append(True, group[1:] != group[:-1]))
 
 
-def _reliability(
-    cells: _Cells, fit: Callable[[_Cells], dict[str, Any]], *, folds: int, bins: int, seed: int, confidence: float
-) -> list[Bin]:
+def _reliability(cells: _Cells, method: Method, *, folds: int, bins: int, seed: int, confidence: float) -> list[Bin]:
     distances, hits, total = cells
     starts = _starts(total, bins)
     sums = np.zeros((3, len(starts)))  # predicted, hits, queries
@@ -230,7 +228,7 @@ def _reliability(
         if not len(others[0]):
             continue
         predicted, there = np.zeros(len(held)), np.flatnonzero(held)
-        predicted[there] = held[there] * Probability("isotonic", **fit(others)).of(distances[there])
+        predicted[there] = held[there] * Probability(method, **_FITS[method](others)).of(distances[there])
         sums += [np.add.reduceat(values, starts) for values in (predicted, held_hits, held)]
     predicted, right, asked = sums[:, sums[2] > 0]
     low, high = wilson(right, asked, confidence)

@@ -69,7 +69,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Rows:
+class QueryRows:
     """Rows of a file that can be asked.
 
     Attributes:
@@ -83,9 +83,9 @@ class Rows:
     vectors: np.ndarray
     own: np.ndarray
 
-    def take(self, rows: np.ndarray) -> Rows:
+    def take(self, rows: np.ndarray) -> QueryRows:
         at = pa.array(rows)
-        return Rows(self.ids.take(at), self.labels.take(at), self.table.take(at), self.vectors[rows], self.own[rows])
+        return QueryRows(self.ids.take(at), self.labels.take(at), self.table.take(at), self.vectors[rows], self.own[rows])
 
 
 def plan_sources(paths: Sequence[str], columns: Sequence[str], *, dim: int, block: int) -> list[Source]:
@@ -201,7 +201,7 @@ def _next(batches: Iterator[pa.RecordBatch], source: Source) -> pa.RecordBatch |
 
 def check_rows(
     table: pa.Table, source: Source, first: int, columns: Sequence[str], *, dim: int, distance: str, stored: Stored
-) -> tuple[Rows, list[Reject]]:
+) -> tuple[QueryRows, list[Reject]]:
     """Rows that can be asked, and those that cannot, one by one.
 
     Args:
@@ -232,7 +232,7 @@ def check_rows(
         Reject(name, f"{source.name} row {first + row}", _CODES[code[row]], _reason(_CODES[code[row]], int(dims[row]), dim))
         for row, name in zip(bad.tolist(), ids.take(pa.array(bad)).to_pylist(), strict=True)
     ]
-    rows = Rows(ids, labels, table.select(list(columns)), vectors, own)
+    rows = QueryRows(ids, labels, table.select(list(columns)), vectors, own)
     return (rows.take(np.flatnonzero(code == 0)) if len(bad) else rows), rejects
 
 

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 
 SPLITS = ("train", "index", "query")
+INDEXED_SPLITS = ("train", "index")
+# The splits that are asked, as `calibrate.queries` and `evaluate.queries` name them.
+QUERY_SPLITS = {"held_out": ("query",), "items": INDEXED_SPLITS}
 # Names of columns and answers of our own; no metadata column may have one.
 RESERVED = frozenset(
     ("id", "label", "input", "source", "image", "vector", "embedding", "partition", "file", "row", "query", "rank", "distance")

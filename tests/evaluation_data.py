@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from simpipe.evaluators import EvaluationRules, EvaluationSums
+from simpipe.evaluators import EvaluationRules, EvaluationSums, LabelItems
 from simpipe.ids import hash_ids
 from simpipe.index.answers import Answer, Found
 from simpipe.types import keep_where
@@ -120,3 +120,8 @@ def same(one: EvaluationSums, other: EvaluationSums) -> bool:
         np.array_equal(mine, theirs) if isinstance(mine, np.ndarray) else mine == theirs
         for mine, theirs in zip(vars(one).values(), vars(other).values(), strict=True)
     )
+
+
+def items_of(items: dict[str, int]) -> LabelItems:
+    """Indexed items a label."""
+    return LabelItems(pa.array(list(items), pa.string()), np.array(list(items.values()), np.int64))

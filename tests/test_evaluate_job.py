@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import clustered
-from evaluation_data import ITEMS, RULES, parts_of, random_answer, same
+from evaluation_data import ITEMS, RULES, items_of, parts_of, random_answer, same
 
 from pipelines import evaluate
 from pipelines.line import Line
@@ -96,7 +96,7 @@ def test_beam_and_memory_say_the_same_whatever_the_blocks(ran, block):
     _, _, folder, manifest = ran
     sums, items = in_memory(ran, block=block)
     classes = class_table(sums, items)
-    expected = evaluate.metrics_record(sums, classes, manifest, worst=4)
+    expected = {"asked": "held_out"} | evaluate.metrics_record(sums, classes, manifest, worst=4)
     record = files.read_json(folder / "metrics.json")
     latency = record.pop("latency")
     assert record == json.loads(json.dumps(expected))
@@ -112,7 +112,7 @@ def test_bundles_may_merge_in_any_way(monkeypatch, rows, parts):
 
     monkeypatch.setattr(beam_evaluate, "_LEAST_ROWS", rows)
     monkeypatch.setattr(beam_evaluate, "_MOST_PARTS", parts)
-    combine, items = beam_evaluate.MergeSums(RULES), LabelItems.of(ITEMS)
+    combine, items = beam_evaluate.MergeSums(RULES), items_of(ITEMS)
     answer = random_answer(200)
     random = np.random.default_rng(5)
     bundles = [combine.create_accumulator() for _ in range(4)]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from evaluation_data import ITEMS, RULES, answer_of, parts_of, random_answer, same
+from evaluation_data import ITEMS, RULES, answer_of, items_of, parts_of, random_answer, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score
@@ -16,7 +16,6 @@ from sklearn.metrics import average_precision_score, ndcg_score
 from simpipe.evaluators import (
     EvaluationRules,
     EvaluationSums,
-    LabelItems,
     class_table,
     confusion_records,
     evaluate_block,
@@ -76,7 +75,7 @@ def mean(values):
 @pytest.mark.parametrize("deep", [False, True])
 def test_every_metric_equals_a_loop(own, deep):
     answer, rules = random_answer(300, deep=deep), replace(RULES, queries_are_items=own, max_r=9 if deep else 5)
-    sums = evaluate_block(answer, LabelItems.of(ITEMS), rules)
+    sums = evaluate_block(answer, items_of(ITEMS), rules)
     expected = loops(answer, ITEMS, rules)
     assert (sums.queries, sums.labelled, sums.open_set) == (300, len(expected), sum(not others for _, others, _, _ in expected))
     metrics = sums.metrics()
@@ -95,7 +94,7 @@ def test_every_metric_equals_a_loop(own, deep):
     by_class: dict = {}
     for label, _, values, _ in expected:
         by_class.setdefault(label, []).append(values)
-    classes = class_table(sums, LabelItems.of(ITEMS))
+    classes = class_table(sums, items_of(ITEMS))
     assert classes.column_names[:3] == ["label", "queries", "items"]
     for row in classes.to_pylist():
         several = by_class[row["label"]]
@@ -111,7 +110,7 @@ def test_every_metric_equals_a_loop(own, deep):
 
 def test_ann_recall_its_error_and_which_queries_count():
     answer = random_answer(200)
-    sums = evaluate_block(answer, LabelItems.of(ITEMS), RULES)
+    sums = evaluate_block(answer, items_of(ITEMS), RULES)
     assert answer.exact is not None
     values = []
     for line, row in enumerate(answer.exact_rows):
@@ -150,7 +149,7 @@ def test_map_at_r_of_the_published_examples():
 @given(st.integers(0, 5), st.lists(st.integers(1, 30), max_size=6), st.randoms())
 def test_any_split_and_any_order_of_merging_give_the_same_bits(seed, cuts, random):
     answer = random_answer(60, seed=seed)
-    items = LabelItems.of(ITEMS)
+    items = items_of(ITEMS)
     whole = evaluate_block(answer, items, RULES)
     parts = [evaluate_block(part, items, RULES) for part in parts_of(answer, cuts)]
     random.shuffle(parts)
@@ -159,17 +158,17 @@ def test_any_split_and_any_order_of_merging_give_the_same_bits(seed, cuts, rando
         parts = [*parts[size:], EvaluationSums.merge(parts[:size])]
     assert same(parts[0], whole)
     assert parts[0].metrics() == whole.metrics()
-    assert same(EvaluationSums.empty(RULES) + whole, whole)
+    assert same(EvaluationSums.merge([EvaluationSums.empty(RULES), whole]), whole)
 
 
 def test_a_query_alone_has_the_value_it_has_in_a_block():
     answer = random_answer(40, deep=True)
-    alone = [evaluate_block(part, LabelItems.of(ITEMS), RULES) for part in parts_of(answer, [1] * 40)]
-    assert same(EvaluationSums.merge(alone), evaluate_block(answer, LabelItems.of(ITEMS), RULES))
+    alone = [evaluate_block(part, items_of(ITEMS), RULES) for part in parts_of(answer, [1] * 40)]
+    assert same(EvaluationSums.merge(alone), evaluate_block(answer, items_of(ITEMS), RULES))
 
 
 def test_sums_survive_a_file(tmp_path):
-    for sums in (evaluate_block(random_answer(50), LabelItems.of(ITEMS), RULES), EvaluationSums.empty(RULES)):
+    for sums in (evaluate_block(random_answer(50), items_of(ITEMS), RULES), EvaluationSums.empty(RULES)):
         sums.save(tmp_path)
         assert same(EvaluationSums.load(tmp_path), sums)
 
@@ -185,7 +184,7 @@ def test_recall_by_partition_by_hand():
     true = [[("a", 0.1), ("b", 0.2), ("c", 0.3)]] * 4
     places = {"a": 0, "b": 1, "c": 2, "d": 3, "e": 3, "": -1}
     answer = answer_of(found, true, places=places, labels=["x"] * 4, of=dict.fromkeys("abcde", "x"))
-    sums = evaluate_block(answer, LabelItems.of({"x": 5}), EvaluationRules(k=3, recall_at=(1,), partitions=5))
+    sums = evaluate_block(answer, items_of({"x": 5}), EvaluationRules(k=3, recall_at=(1,), partitions=5))
     assert sums.neighbors.tolist() == [4, 4, 4, 0, 0]
     assert sums.found.tolist() == [3, 3, 3, 0, 0]
     records = partition_records(sums, [10, 10, 10, 10, 0])
@@ -195,7 +194,7 @@ def test_recall_by_partition_by_hand():
 
 def test_a_bad_partition_shows_although_the_mean_looks_well():
     answer = random_answer(400, lose=3)
-    sums = evaluate_block(answer, LabelItems.of(ITEMS), RULES)
+    sums = evaluate_block(answer, items_of(ITEMS), RULES)
     recall = sums.found / sums.neighbors
     assert recall.argmin() == 3
     assert recall[3] == 0
@@ -206,21 +205,21 @@ def test_open_set_queries_are_counted_and_right_without_a_match():
     found = [[("a", 0.1)], [("a", 0.9)], [("a", 0.9)], [("a", 0.2)]]
     answer = answer_of(found, found, places={"a": 0}, labels=["x", "x", "new", "new"], of={"a": "x"})
     rules = EvaluationRules(k=1, recall_at=(1,), optimal=0.5)
-    metrics = evaluate_block(answer, LabelItems.of({"x": 1}), rules).metrics()
+    metrics = evaluate_block(answer, items_of({"x": 1}), rules).metrics()
     assert metrics["no_match_right_at_optimal"] == 0.5
     assert metrics["match_none_at_optimal"] == 0.5
     assert metrics["label_precision_at_1"] == 0.5
     known = answer_of(found[:2], found[:2], places={"a": 0}, labels=["x", "x"], of={"a": "x"})
-    closed = evaluate_block(known, LabelItems.of({"x": 1}), rules)
+    closed = evaluate_block(known, items_of({"x": 1}), rules)
     assert "no_match_right_at_optimal" not in closed.metrics()
-    alone = evaluate_block(answer, LabelItems.of({"x": 1}), replace(rules, queries_are_items=True))
+    alone = evaluate_block(answer, items_of({"x": 1}), replace(rules, queries_are_items=True))
     assert alone.open_set == 4, "the only item of its class has none to be found"
 
 
 def test_queries_without_labels_have_ann_recall_only():
     answer = random_answer(30)
     bare = replace(answer, queries=answer.queries.set_column(1, "label", pa.nulls(30, pa.string())))
-    sums = evaluate_block(bare, LabelItems.of({}), RULES)
+    sums = evaluate_block(bare, items_of({}), RULES)
     assert list(sums.metrics()) == ["ann_recall_at_5"]
     assert sums.labelled == 0
     assert EvaluationSums.empty(RULES).metrics() == {}
@@ -229,7 +228,7 @@ def test_queries_without_labels_have_ann_recall_only():
 def test_slices_are_metrics_of_the_queries_with_a_value():
     answer = random_answer(200)
     colors = answer.queries.column("color").to_pylist()
-    sums = evaluate_block(answer, LabelItems.of(ITEMS), RULES)
+    sums = evaluate_block(answer, items_of(ITEMS), RULES)
     records = slice_records(slice_table(sums))
     assert list(records) == ["color", "year"]
     assert {row["value"] for row in records["year"]} == {"2001", "2002"}
@@ -237,7 +236,7 @@ def test_slices_are_metrics_of_the_queries_with_a_value():
     for row in records["color"]:
         rows = np.array([i for i, color in enumerate(colors) if color == row["value"]])
         part = next(iter(parts_of(answer, [], rows=rows)))
-        expected = evaluate_block(part, LabelItems.of(ITEMS), RULES)
+        expected = evaluate_block(part, items_of(ITEMS), RULES)
         wanted = {name: value for name, value in expected.metrics().items() if not name.startswith("ann")}
         assert {name: row[name] for name in wanted} == wanted
         assert row["queries"] == expected.labelled
@@ -255,7 +254,7 @@ def test_the_worst_classes_and_what_they_are_taken_for():
     found = [[("a", 0.1)], [("b", 0.1)], [("b", 0.9)], [("b", 0.1)], [("b", 0.1)], [("a", 0.1)], [("a", 0.1)], [("c", 0.1)]]
     labels = ["x", "x", "x", "y", "z", "z", "z", "new"]
     answer = answer_of(found, found, places={"a": 0, "b": 0, "c": 0}, labels=labels, of={"a": "x", "b": "y", "c": "z"})
-    items = LabelItems.of({"x": 7, "y": 8, "z": 9})
+    items = items_of({"x": 7, "y": 8, "z": 9})
     sums = evaluate_block(answer, items, EvaluationRules(k=1, recall_at=(1,), optimal=0.5))
     worst = worst_classes(class_table(sums, items), sums.confusion, 2)
     assert [row["label"] for row in worst] == ["z", "x"], "not `new`, of which nothing is indexed"
@@ -269,7 +268,7 @@ def test_the_worst_classes_and_what_they_are_taken_for():
 def test_label_items_tell_labels_apart_whose_hashes_are_equal(monkeypatch):
     lengths = lambda labels: np.array([len(name) for name in labels.to_pylist()], np.uint64)  # noqa: E731
     monkeypatch.setattr("simpipe.evaluators.rules.hash_ids", lengths)
-    items = LabelItems.of({"aa": 1, "bb": 2, "cc": 3, "d": 4})
+    items = items_of({"aa": 1, "bb": 2, "cc": 3, "d": 4})
     assert items.count(pa.array(["cc", "aa", "d", "xx", "bb", "eee"])).tolist() == [3, 1, 4, 0, 2, 0]
     assert items.largest == 4
 

@@ -35,7 +35,7 @@ class Bootstrap:
     def interval(self, values: np.ndarray, method: str = "linear") -> np.ndarray:
         """Percentiles over the last axis: float64[2, ...]."""
         tail = (1 - self.confidence) / 2
-        return np.quantile(values, [tail, 1 - tail], axis=-1, method=method)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        return np.quantile(values, [tail, 1 - tail], axis=-1, method=method)  # pyright: ignore[reportCallIssue, reportArgumentType]  # NumPy types `method` as literals
 
     def ends(self, metric: ClassificationMetric, counts: MatchCounts) -> np.ndarray:
         """Percentiles of a metric over replicates: float64[2, m]; NaN where none tells anything."""

@@ -73,9 +73,6 @@ class CalibrationCounts:
             *(sum(getattr(part, name) for part in parts) for name in ("queries", "labelled", "open_set")),
         )
 
-    def __add__(self, other: CalibrationCounts) -> CalibrationCounts:
-        return CalibrationCounts.merge([self, other])
-
     @property
     def size(self) -> int:
         """Rows that are held."""

@@ -83,10 +83,6 @@ class LabelItems:
         self._most = int(np.diff(np.append(starts, len(order))).max(initial=0))
 
     @classmethod
-    def of(cls, items: Mapping[str, int]) -> LabelItems:
-        return cls(pa.array(list(items), pa.string()), np.fromiter(items.values(), np.int64, len(items)))
-
-    @classmethod
     def load(cls, path: str | Path) -> LabelItems:
         """Reads what `save` wrote."""
         return cls.in_table(pq.read_table(path))

@@ -70,9 +70,6 @@ class EvaluationSums:
         }
         return cls(k=several[0].k, **counts, **tables, **places)
 
-    def __add__(self, other: EvaluationSums) -> EvaluationSums:
-        return EvaluationSums.merge([self, other])
-
     @property
     def rows(self) -> int:
         """Of all tables: what merging costs."""

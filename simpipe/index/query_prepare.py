@@ -18,7 +18,7 @@ from simpipe.index.query_work import write_chunk
 from simpipe.index.routing import sample_rows
 from simpipe.index.searcher import Searcher
 from simpipe.index.setting import ALL
-from simpipe.query_files import Rows, Source, check_rows, read_tables
+from simpipe.query_files import QueryRows, Source, check_rows, read_tables
 from simpipe.types import Counts, Reject
 
 _EXACT_SEED = 101
@@ -79,7 +79,7 @@ def _members(groups: str) -> Members:
     return Members.load(Path(groups), GroupsInfo.load(Path(groups)))
 
 
-def _add(chunk: _Chunk, searcher: Searcher, spec: QuerySpec, rows: Rows) -> None:
+def _add(chunk: _Chunk, searcher: Searcher, spec: QuerySpec, rows: QueryRows) -> None:
     vectors = prepare(rows.vectors, searcher.distance)
     columns = {f"column:{name}": rows.table.column(name) for name in spec.columns}
     about = {"id": rows.ids, "label": rows.labels, "tie": pa.array(hash_ids(rows.ids)), "own": pa.array(rows.own)}

@@ -111,6 +111,7 @@ def evaluation_part(record: Mapping[str, Any]) -> EvaluationPart:
         queries=record.get("queries", 0),
         labelled=record.get("labelled", 0),
         open_set=record.get("open_set"),
+        asked=record.get("asked", "held_out"),
         exact_queries=record.get("exact_queries"),
         ann_recall_error=record.get("ann_recall_error"),
         macro=dict(record.get("macro") or {}),

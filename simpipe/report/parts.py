@@ -156,6 +156,7 @@ class EvaluationPart:
     Attributes:
       macro: metric -> mean over classes.
       queries, labelled, open_set: as in `CalibrationPart`.
+      asked: "held_out", or "items": the indexed ones.
       exact_queries: searched exactly as well. ann_recall_error: standard error of ANN recall.
       worst: the worst classes. partitions: recall of each. slices: column -> rows with "value", "queries" and metrics.
       mistakes: of the first of `worst`.
@@ -164,6 +165,7 @@ class EvaluationPart:
     queries: int
     labelled: int
     open_set: int | None = None
+    asked: str = "held_out"
     exact_queries: int | None = None
     ann_recall_error: float | None = None
     macro: dict[str, float | None] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from simpipe.matchers import match_labels
 from simpipe.report.cards import CUTPOINT, labels_of, mistakes_of, query_cards, with_pictures
 from simpipe.report.model import QueryCard
 from simpipe.report.parts import ClassRow, Mistakes
-from simpipe.types import Neighbors, keep_where
+from simpipe.types import QUERY_SPLITS, Neighbors, keep_where
 
 _POOL = 500  # sampled queries among which those to show are found
 _SHOWN_CLASSES, _SHOWN_MISTAKES = 6, 2  # worst classes with pictures, and wrong queries of each
@@ -63,6 +63,11 @@ class ShownQueries:
     dataset: DatasetInfo | None
 
     @property
+    def splits(self) -> tuple[str, ...]:
+        """Of the queries that evaluation asked."""
+        return QUERY_SPLITS[self.config.evaluate.queries]
+
+    @property
     def limit(self) -> np.float32:
         cutpoints = self.calibration["cutpoints"]
         return np.float32(cutpoints[CUTPOINT]["distance"]) if cutpoints else np.float32(np.inf)
@@ -73,13 +78,12 @@ class ShownQueries:
         neighbors = self.searcher.lookup(
             vectors_of(table), self.calibration.get("depth", k), query_ids=table.column("id").to_pylist()
         )
-        nearest = Neighbors(neighbors.ids[:, :k], neighbors.labels[:, :k], neighbors.distances[:, :k])
-        return neighbors, *match_labels(nearest, self.calibration["matcher"])
+        return neighbors, *match_labels(neighbors.first(k), self.calibration["matcher"])
 
     def queries(self, indexed: set[str]) -> list[QueryCard]:
         """Some queries: up to a third that the matcher gets wrong, found in a sample, then any."""
         wanted, depth = self.config.report.queries, self.config.report.neighbors
-        pool = sample_rows(self.embeddings, self.info, ("query",), rows=max(_POOL, wanted), seed=self.config.seed)
+        pool = sample_rows(self.embeddings, self.info, self.splits, rows=max(_POOL, wanted), seed=self.config.seed)
         if not len(pool):
             return []
         labels = np.asarray(pool.column("label").to_pylist(), object)
@@ -99,7 +103,7 @@ class ShownQueries:
         wanted = [row.label for row in worst[:_SHOWN_CLASSES]]
         if not wanted:
             return []
-        table = sample_rows(self.embeddings, self.info, ("query",), rows=_POOL, seed=self.config.seed, labels=wanted)
+        table = sample_rows(self.embeddings, self.info, self.splits, rows=_POOL, seed=self.config.seed, labels=wanted)
         if not len(table):
             return []
         names, labels = table.column("id").to_pylist(), table.column("label").to_pylist()

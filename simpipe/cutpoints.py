@@ -32,10 +32,10 @@ def calibration_record(
     queries: int,
     depth: int | None = None,
     probability: Mapping[str, Any] | None = None,
-    matchers: Mapping[str, Mapping[str, Any]] | None = None,
-    by: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What `cutpoints.json` holds: the cutpoints, and everything needed to apply them in the same way.
+    """What `cutpoints.json` holds of a matcher: the cutpoints, and everything needed to apply them in the same way.
+
+    A release's first matcher has records of further ones under `matchers`, and under `by` where cutpoints of values lie.
 
     Args:
       result: None where no query has a label.
@@ -43,7 +43,6 @@ def calibration_record(
       queries: asked, with and without a label.
       depth: neighbors that were searched; None: k.
       probability: of distances, as JSON.
-      matchers: records of further matchers by their names. by: where cutpoints of values lie.
     """
     bootstrap = result.bootstrap if result else None
     return {
@@ -62,8 +61,8 @@ def calibration_record(
         "cutpoints": result.cutpoints if result else {},
         "bootstrap": {"replicates": bootstrap.replicates, "confidence": bootstrap.confidence} if bootstrap else None,
         "probability": None if probability is None else dict(probability),
-        "matchers": {name: dict(record) for name, record in (matchers or {}).items()},
-        "by": None if by is None else dict(by),
+        "matchers": {},
+        "by": None,
     }
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from simpipe import __version__
+from simpipe.verbs.options import add_verbs
 
 _STEPS = {
     "shard": "source -> TFRecord shards with dataset.json (Beam)",
@@ -19,7 +20,7 @@ _STEPS = {
     "evaluate": "held-out queries -> metrics.json and report.html (Beam)",
     "publish": "move the pointer live.json to a release",
     "dedupe": "groups of near-duplicate items of the release, as Parquet (id, group, representative) (Beam)",
-    "run": "the whole line; steps whose inputs, code and configuration are unchanged are skipped",
+    "run": "the whole line, gate and publish at its end; steps whose inputs, code and configuration are unchanged are skipped",
 }
 
 
@@ -42,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
     for name, text in _STEPS.items():
         verb = verbs.add_parser(name, parents=[common], help=text, description=text)
         if name == "publish":
-            verb.add_argument("--release", help="a release id (default: the release of this configuration)")
+            verb.add_argument("--release", metavar="ID", help="a release or tag (default: the release of this configuration)")
+            verb.add_argument("--force", action="store_true", help="although a gate failed; it is recorded in the release")
         if name == "dedupe":
             how = verb.add_mutually_exclusive_group()
             how.add_argument("--distance", type=float, metavar="D", help="near: within this distance (default: dedupe.distance)")
@@ -63,11 +65,7 @@ def parser() -> argparse.ArgumentParser:
     text = "versions of the libraries, and whether NMSLIB's fast build is installed"
     verb = verbs.add_parser("doctor", help=text, description=text)
     verb.add_argument("--json", action="store_true", help="print JSON")
-    text = "list releases: which is live, items, backend, encoder, metrics"
-    verb = verbs.add_parser("releases", parents=[common], help=text, description=text)
-    verb.add_argument("--json", action="store_true", help="print JSON")
-    text = "make the previous release live again"
-    verbs.add_parser("rollback", parents=[common], help=text, description=text)
+    add_verbs(verbs, common)
     for name, text in (
         ("lookup", "nearest items of a query"),
         ("match", "label of a query, or no match beyond the cutpoint"),

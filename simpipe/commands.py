@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from typing import Any
 from simpipe import files, releases
 from simpipe.config import Config, load_config
 from simpipe.errors import ConfigError, ContractError
+from simpipe.verbs.options import VERBS
 
-_WITHOUT_JOB = ("train", "publish", "releases", "rollback", "inspect")
+_WITHOUT_JOB = ("train", "publish", "inspect", "gate", "releases", "diff", "tag", "rollback", "prune", "fsck")
 
 
 def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
@@ -35,12 +37,9 @@ def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
         return _examples(_examples_of(config, options.verb), options, beam_args)
     if beam_args and options.verb in _WITHOUT_JOB:
         raise _no_job(f"`{options.verb}`")
-    if options.verb == "releases":
-        return _releases(config, options)
-    if options.verb == "rollback":
-        pointer = releases.rollback(files.local(config.root))
-        _say(f"rollback   {pointer.release} is live (before: {pointer.previous})")
-        return 0
+    if options.verb in VERBS:
+        module = importlib.import_module(f"simpipe.verbs.{options.verb}")
+        return module.execute(config, options, beam_args)
     return _step(config, options, beam_args)
 
 
@@ -154,17 +153,6 @@ def _doctor(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     else:
         doctor.print_findings(findings)
     return 0 if about["ok"] else 1
-
-
-def _releases(config: Config, options: argparse.Namespace) -> int:
-    rows = releases.overview(files.local(config.root))
-    if options.json:
-        print(json.dumps(rows, indent=2))
-    else:
-        from simpipe.tables import print_releases
-
-        print_releases(rows, config.root)
-    return 0
 
 
 def _query(root: str, options: argparse.Namespace, beam_args: Sequence[str]) -> int:

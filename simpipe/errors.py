@@ -52,9 +52,15 @@ class QueryError(SimpipeError):
 
 
 class PublishConflictError(SimpipeError):
-    """The pointer moved since it was read: somebody else published."""
+    """Somebody else published, or re-indexes at this moment; nothing was changed."""
 
     exit_code = 3
+
+
+class GateFailedError(SimpipeError):
+    """A release was judged and may not go live; names every gate that failed."""
+
+    exit_code = 4
 
 
 class EmptyIndexError(QueryError, IndexError):

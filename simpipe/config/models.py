@@ -11,6 +11,7 @@ from simpipe.config.index import BuildConfig, RejectLimit, SearchConfig
 from simpipe.config.losses import Loss, MultiSimilarityConfig
 from simpipe.config.measure import CalibrateConfig, DedupeConfig, EvaluateConfig
 from simpipe.config.recipes import EarlyStopping, Recipe, SupervisedRecipe
+from simpipe.config.release import GatesConfig, ReindexConfig
 
 # --- sources -----------------------------------------------------------------------------------------------------
 
@@ -287,4 +288,6 @@ class Config(Model):
     calibrate: CalibrateConfig = CalibrateConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     dedupe: DedupeConfig = DedupeConfig()
+    reindex: ReindexConfig = ReindexConfig()
+    gates: GatesConfig = GatesConfig()
     report: ReportConfig = ReportConfig()

@@ -1,0 +1,55 @@
+"""Options of the verbs that work on releases."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+VERBS = ("reindex", "gate", "releases", "diff", "tag", "rollback", "prune", "fsck")
+_JSON = "print JSON"
+
+
+def add_verbs(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Adds a subcommand a verb.
+
+    Args:
+      verbs: what `add_subparsers` returned. common: options that every verb has.
+    """
+
+    def add(name: str, text: str, *, json: bool = True) -> argparse.ArgumentParser:
+        verb: argparse.ArgumentParser = verbs.add_parser(name, parents=[common], help=text, description=text)
+        if json:
+            verb.add_argument("--json", action="store_true", help=_JSON)
+        return verb
+
+    verb = add("reindex", "bring the live release up to date: only what changed is embedded and rebuilt; gate; publish (Beam)")
+    text = (
+        "only what was added or changed, in FOLDER/upsert, and ids to drop, in FOLDER/delete; else the whole source is compared"
+    )
+    verb.add_argument("--deltas", metavar="FOLDER", help=text)
+    verb.add_argument("--no-publish", action="store_true", help="build, measure and judge only")
+    verb.add_argument("--force", action="store_true", help="publish although a gate failed; it is recorded in the release")
+    verb = add("gate", "judge a release against the limits of `gates` and against the live release; exit code 4 where it fails")
+    verb.add_argument("--release", metavar="ID", help="a release or tag (default: the release of this configuration)")
+    add("releases", "list releases: which is live, who made what from what, items, metrics, verdict")
+    verb = add("diff", "what differs between two releases: items, metrics, cutpoints, configuration")
+    verb.add_argument("one", metavar="A", help="a release id, a tag, `live` or `previous`")
+    verb.add_argument("other", metavar="B", nargs="?", default="live", help="another one (default: %(default)s)")
+    verb.add_argument(
+        "--ids", type=int, default=10, metavar="N", help="ids of each kind of change to show (default: %(default)s)"
+    )
+    verb = add("tag", "name a release; a tagged release is never pruned", json=False)
+    verb.add_argument("name", metavar="NAME", help="letters, digits, `.`, `_` and `-`")
+    verb.add_argument("--release", metavar="ID", help="a release id (default: the live one)")
+    verb.add_argument("--remove", action="store_true", help="remove the tag instead")
+    add("rollback", "make the previous release live again", json=False)
+    verb = add("prune", "remove releases that are neither live, previous, tagged, among the newest, nor read by anybody")
+    verb.add_argument("--keep", type=int, default=3, metavar="N", help="newest releases to keep (default: %(default)s)")
+    verb.add_argument(
+        "--older-than", type=float, default=0.0, metavar="DAYS", help="remove only what is older (default: %(default)s)"
+    )
+    verb.add_argument("--dry-run", action="store_true", help="say what would be removed, remove nothing")
+    verb = add(
+        "fsck", "verify checksums, counts and references of all releases, and find orphans; exit code 1 where something is wrong"
+    )
+    verb.add_argument("--fast", action="store_true", help="sizes instead of checksums")

@@ -73,7 +73,8 @@ def contents(root: Path) -> dict[str, tuple[str, bytes]]:
     found: dict[str, tuple[str, bytes]] = {}
     for about in searcher.manifest.partitions:
         part = searcher.partition(about.partition)
-        for row, name in enumerate(part.ids):
+        for row in part.live:
+            name = part.ids[row]
             if name in found:
                 raise SystemExit(f"id {name} stands twice")
             found[name] = (part.labels[row], part.vectors[row].tobytes())

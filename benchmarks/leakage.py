@@ -67,7 +67,7 @@ def with_itself(folder: Path) -> float:
     for number, rows in enumerate(searcher.partition_rows):
         part = searcher.partition(number)
         for first in range(0, rows, 4096):
-            own = np.arange(first, min(first + 4096, rows))
+            own = part.live[first : min(first + 4096, rows)]
             found = searcher.lookup(np.asarray(part.vectors[own]), 1)
             parts.append(PairCounts.of(found.distances[:, 0], found.labels[:, 0] == part.rows.take_labels(own)))
     return calibrate(PairCounts.merge(parts)).cutpoints["optimal"]["f1"]

@@ -153,7 +153,7 @@ def metrics_record(sums: EvaluationSums, classes: pa.Table, manifest: Manifest, 
         "ann_recall_error": sums.ann_recall_error(),
         "confusion": confusion_records(sums.confusion),
         "worst_classes": worst_classes(classes, sums.confusion, worst),
-        "partitions": partition_records(sums, [part.rows for part in manifest.partitions]),
+        "partitions": partition_records(sums, [part.live for part in manifest.partitions]),
         "slices": slice_records(slice_table(sums)),
     }
 

@@ -171,7 +171,7 @@ def run_queries(
 
 def partitions_of(manifest: Manifest) -> tuple[int, ...]:
     """Numbers of the partitions that hold items."""
-    return tuple(part.partition for part in manifest.partitions if part.rows)
+    return tuple(part.partition for part in manifest.partitions if part.live)
 
 
 def run_planned(

@@ -104,7 +104,7 @@ def gather(config: Config, line: Line, folder: Path, manifest: Manifest) -> Repo
 
 
 def facts(manifest: Manifest) -> list[tuple[str, str]]:
-    kinds = ", ".join(sorted({part.backend for part in manifest.partitions if part.rows}))
+    kinds = ", ".join(sorted({part.backend for part in manifest.partitions if part.live}))
     return [
         ("items", f"{manifest.items:,}"),
         ("partitions", partitions_fact(manifest)),
@@ -121,7 +121,7 @@ def facts(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def partitions_fact(manifest: Manifest) -> str:
-    rows = [part.rows for part in manifest.partitions]
+    rows = [part.live for part in manifest.partitions]
     fact = f"{len(rows)} by {manifest.router['kind']}"
     if len(rows) > 1:
         fact += f", {min(rows):,} to {max(rows):,} rows (largest over mean {max(rows) * len(rows) / max(sum(rows), 1):.2f})"

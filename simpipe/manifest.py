@@ -11,7 +11,8 @@ from simpipe import files
 from simpipe.errors import ReleaseError
 
 MANIFEST_JSON = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READ = (1, 2)  # 2 may hide rows of a partition, which a reader of 1 would answer with
 
 
 class _Record(BaseModel):
@@ -28,9 +29,17 @@ class ManifestFile(_Record):
 
 
 class ManifestPartition(_Record):
+    """A partition: `rows` in its files, of which `hidden` do not answer any more."""
+
     partition: int
     rows: int
     backend: str
+    hidden: int = 0
+
+    @property
+    def live(self) -> int:
+        """Rows that answer."""
+        return self.rows - self.hidden
 
 
 class ManifestEncoder(_Record):
@@ -85,9 +94,10 @@ class Manifest(_Record):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise ReleaseError(f"{path}: field {where}: {first['msg']}", "restore the file, or build again") from None
-        if manifest.format_version != FORMAT_VERSION:
+        if manifest.format_version not in _READ:
             raise ReleaseError(
-                f"{path}: format version {manifest.format_version}, this simpipe reads {FORMAT_VERSION}", "build again"
+                f"{path}: format version {manifest.format_version}, this simpipe reads {' and '.join(map(str, _READ))}",
+                "use a newer simpipe, or build again",
             )
         if manifest.release != folder.name:
             raise ReleaseError(f"{path}: says it is release {manifest.release}", "a release's folder must keep its name")

@@ -156,14 +156,14 @@ def read_into_memory(searcher: Searcher, backend: Backend) -> MemoryIndex:
     parts = [searcher.partition(number) for number, rows in enumerate(searcher.partition_rows) if rows]
     if not parts:
         return index
-    ids = np.concatenate([part.ids for part in parts])
+    ids = np.concatenate([part.ids[part.live] for part in parts])
     _, first = np.unique(ids.astype(str), return_index=True)  # a spilled item lies in several partitions
     order = first[_natural_order(ids[first])]
-    labels = np.concatenate([part.labels for part in parts])[order]
-    vectors = np.concatenate([part.vectors[:] for part in parts])[order]
+    labels = np.concatenate([part.labels[part.live] for part in parts])[order]
+    vectors = np.concatenate([part.vectors[part.live] for part in parts])[order]
     if len(order) != searcher.manifest.items:
         raise ReleaseError(f"{searcher.title}: {len(order)} items, the manifest says {searcher.manifest.items}", "build again")
-    numbered = bool((ids[order] == np.arange(len(ids)).astype(str)).all())
+    numbered = bool((ids[order] == np.arange(len(order)).astype(str)).all())
     data = data_of(searcher, ids[order].tolist())
     index.add(vectors, labels, ids=None if numbered else ids[order].tolist(), data=data)
     if searcher.calibrated is not None or searcher.manifest.has(CUTPOINTS_JSON):

@@ -28,7 +28,8 @@ def items_of(root: Path) -> dict[str, tuple[str, bytes]]:
     places: dict[str, int] = {}
     for about in searcher.manifest.partitions:
         part = searcher.partition(about.partition)
-        for row, name in enumerate(part.ids):
+        for row in part.live:
+            name = part.ids[row]
             assert name not in found, "no id twice"
             found[name] = (part.labels[row], part.vectors[row].tobytes())
             places[name] = about.partition

@@ -30,7 +30,7 @@ class BaseSearcher(ABC):
     Attributes:
       title: what messages call it, such as `release 2026…`.
       dim, distance, encoder: of the indexed vectors; `encoder` is a fingerprint, or `none`.
-      partition_rows: rows of each partition, spilled copies among them.
+      partition_rows: rows of each partition that answer, spilled copies among them.
       router: sends queries to partitions.
       calibrated: a calibration made since, which takes the place of the stored one.
     """

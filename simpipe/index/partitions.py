@@ -25,6 +25,7 @@ from simpipe.index.stored import SCALE_FILE, VECTORS_FILE, Vectors, decoded, enc
 BACKEND_JSON = "backend.json"
 _BLOCK = 1 << 14
 _MARGIN = 4
+_SPARE = 8
 
 
 def partition_folder(partition: int) -> str:
@@ -94,6 +95,7 @@ def partition_record(folder: Path) -> dict[str, Any]:
         "path": f"partitions/{folder.name}",
         "partition": int(folder.name),
         "rows": about["rows"],
+        "hidden": 0,
         "backend": about["backend"],
         "bytes": sum(entry["size"] for entry in listed),
         "files": listed,
@@ -123,6 +125,7 @@ class Partition:
       rows: ids, labels and hashes of its rows.
       vectors: float32[n, dim], memory-mapped, or decoded to that when read.
       number: which partition it is; part of the places of its candidates.
+      hidden: int64[h], ascending: rows that never answer (deleted or replaced since); None: none.
     """
 
     rows: Rows
@@ -130,10 +133,29 @@ class Partition:
     backend: Backend
     distance: str
     number: int = 0
+    hidden: np.ndarray | None = None
+
+    @cached_property
+    def _is_hidden(self) -> np.ndarray:
+        """bool[n]."""
+        out = np.zeros(len(self.rows), bool)
+        if self.hidden is not None:
+            out[self.hidden] = True
+        return out
+
+    @property
+    def live_rows(self) -> int:
+        """How many rows answer."""
+        return len(self.rows) - (0 if self.hidden is None else len(self.hidden))
+
+    @property
+    def live(self) -> np.ndarray:
+        """The rows that answer: int64[live_rows]."""
+        return np.flatnonzero(~self._is_hidden)
 
     @cached_property
     def ids(self) -> np.ndarray:
-        """All ids, object[n]: makes every one a Python object."""
+        """All ids, object[n], hidden rows among them: makes every one a Python object."""
         return self.rows.take_ids(np.arange(len(self.rows)))
 
     @cached_property
@@ -166,6 +188,7 @@ class Partition:
         params: Mapping[str, Any],
         storage: Storage = "float32",
         number: int = 0,
+        hidden: np.ndarray | None = None,
     ) -> Partition:
         """Loads a partition whose files were verified.
 
@@ -175,7 +198,7 @@ class Partition:
         rows = Rows.load(folder / ROWS_FILE)
         vectors = vectors_in(folder, rows=len(rows), dim=dim, storage=storage, distance=distance)
         backend = load_backend(folder, kind, vectors, distance=distance, params=params, storage=storage)  # type: ignore[arg-type]
-        return cls(rows, vectors, backend, distance, number)
+        return cls(rows, vectors, backend, distance, number, hidden)
 
     def candidates(
         self, queries: np.ndarray, k: int, *, exact: bool = False, setting: SearchSetting = ALL, threads: int = 1
@@ -190,34 +213,54 @@ class Partition:
           threads: that the backend may use.
 
         Returns:
-          distances float32[n, w] and rows int64[n, w], w at least min(k, rows); rows -1 where the backend found fewer.
+          distances float32[n, w] and rows int64[n, w], w at least min(k, live rows), of which each query has as many; row -1
+          where the backend found fewer, or a hidden one.
         """
-        count = len(self.rows)
-        k = min(k, count)
+        k = min(k, self.live_rows)
         if k < 1 or not len(queries):
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        if exact or self.backend.is_exact:
-            index = self.backend if self.backend.is_exact else self._exact
-            rows = index.search(queries, k, threads=threads)
-        else:
-            # Its order is right up to rounding; among coarser vectors a few more than asked for are measured.
-            margin = 0 if isinstance(self.vectors, np.ndarray) else _MARGIN
-            rows = self.backend.search(queries, min(k + margin, count), settings=setting.backend, threads=threads)
-            if rows.shape[1] < k or rows[:, :k].min() < 0:  # an ANN index may run out before k, yet k items exist
-                short = (rows >= 0).sum(axis=1) < k
-                if short.any():
-                    rows = stack_rows(rows, np.flatnonzero(short), self._exact.search(queries[short], k, threads=threads))
+        rows = self._nearest(queries, k, exact=exact, setting=setting, threads=threads)
         safe = rows if rows.min(initial=0) >= 0 else np.maximum(rows, 0)
         distances = measure(queries, self.vectors, safe, self.distance)
         # An exact scan gives all that tie.
         return nearest_rows(distances, rows, k) if rows.shape[1] > 2 * k + _MARGIN else (distances, rows)
+
+    def _nearest(self, queries: np.ndarray, k: int, *, exact: bool, setting: SearchSetting, threads: int) -> np.ndarray:
+        """At least k rows a query that are not hidden: int64[n, w], -1 padded."""
+        if self.hidden is None:
+            return self._found(queries, k, exact=exact, setting=setting, threads=threads)
+        # So many hidden ones seldom lie near a query; where they do, all of them are asked for.
+        spare = min(len(self.hidden), k // 2 + _SPARE)
+        rows = self._without_hidden(self._found(queries, k + spare, exact=exact, setting=setting, threads=threads))
+        short = (rows >= 0).sum(axis=1) < k
+        if not short.any():
+            return rows
+        scanned = self._exact.search(queries[short], k + len(self.hidden), threads=threads)
+        return stack_rows(rows, np.flatnonzero(short), self._without_hidden(scanned))
+
+    def _without_hidden(self, rows: np.ndarray) -> np.ndarray:
+        return np.where(self._is_hidden[rows] | (rows < 0), -1, rows)
+
+    def _found(self, queries: np.ndarray, k: int, *, exact: bool, setting: SearchSetting, threads: int) -> np.ndarray:
+        """At least k rows a query, hidden ones among them: int64[n, w], -1 padded."""
+        if exact or self.backend.is_exact:
+            index = self.backend if self.backend.is_exact else self._exact
+            return index.search(queries, k, threads=threads)
+        # Its order is right up to rounding; among coarser vectors a few more than asked for are measured.
+        margin = 0 if isinstance(self.vectors, np.ndarray) else _MARGIN
+        rows = self.backend.search(queries, min(k + margin, len(self.rows)), settings=setting.backend, threads=threads)
+        if rows.shape[1] < k or rows[:, :k].min() < 0:  # an ANN index may run out before k, yet k items exist
+            short = (rows >= 0).sum(axis=1) < k
+            if short.any():
+                return stack_rows(rows, np.flatnonzero(short), self._exact.search(queries[short], k, threads=threads))
+        return rows
 
     def search(self, queries: np.ndarray, k: int, *, exact: bool = False, setting: SearchSetting = ALL) -> TopK:
         """The k nearest, equal distances by the hash of the id, to be merged with those of other partitions.
 
         See `candidates`; k columns, fewer where the partition is smaller.
         """
-        distances, rows = nearest_rows(*self.candidates(queries, k, exact=exact, setting=setting), k)
+        distances, rows = nearest_rows(*self.candidates(queries, k, exact=exact, setting=setting), min(k, self.live_rows))
         return TopK(distances, self.tie_of(rows), place_of(self.number, rows))
 
     def tie_of(self, rows: np.ndarray) -> np.ndarray:
@@ -227,8 +270,9 @@ class Partition:
         return np.where(rows < 0, np.uint64(0), self.rows.tie[np.maximum(rows, 0)])
 
     def rows_of(self, items: Sequence[str] | np.ndarray) -> np.ndarray:
-        """The rows of ids: int64[n], -1 for one that is not here."""
-        return self.rows.rows_of(items)
+        """The rows of ids: int64[n], -1 for one that is not here, or hidden."""
+        rows = self.rows.rows_of(items)
+        return rows if self.hidden is None else self._without_hidden(rows)
 
 
 def in_memory(rows: Rows, vectors: np.ndarray, config: BackendConfig, *, distance: str) -> Partition:

@@ -142,7 +142,7 @@ def answer_all(spec: QuerySpec) -> Iterator[Answer]:
     from simpipe.index.query_search import search_partition
 
     searcher = open_for(spec)
-    partitions = tuple(about.partition for about in searcher.manifest.partitions if about.rows)
+    partitions = tuple(about.partition for about in searcher.manifest.partitions if about.live)
     plan = plan_job(spec, partitions, dim=searcher.dim)
     with tempfile.TemporaryDirectory(prefix="queries-", dir=spec.work or None) as work:
         spec = replace(spec, work=work)

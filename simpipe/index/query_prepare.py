@@ -123,6 +123,9 @@ class _Stored:
             table = searcher.rows(number)
             rows = table.rows_of(ids.take(pa.array(left)), hashes[left])
             here = rows >= 0
+            hidden = searcher.hidden(number)
+            if hidden is not None:
+                here &= ~np.isin(rows, hidden)
             if here.any():
                 vectors[left[here]] = searcher.stored_vectors(number)[rows[here]]
                 labels[left[here]] = table.take_labels(rows[here])

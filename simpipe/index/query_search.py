@@ -47,5 +47,5 @@ def _search(
         whole = len(asking) == asking[-1] - asking[0] + 1
         queries = chunk.vectors[asking[0] : asking[-1] + 1] if whole else chunk.vectors[asking]
         candidates = part.candidates(queries, kind.wanted, exact=kind.exact, setting=setting)
-        found.append(nearest_rows(*candidates, min(kind.wanted, len(part.rows))))
+        found.append(nearest_rows(*candidates, min(kind.wanted, part.live_rows)))
     return [distances for distances, _ in found], [rows for _, rows in found]

@@ -18,6 +18,7 @@ from simpipe.cutpoints import CUTPOINTS_JSON
 from simpipe.errors import QueryError, ReleaseError
 from simpipe.index.base_searcher import BaseSearcher
 from simpipe.index.cache import PartitionCache, default_bytes
+from simpipe.index.hidden import hidden_file, read_hidden
 from simpipe.index.partitions import Partition, partition_folder, vectors_in
 from simpipe.index.profile import PROFILE_JSON, Profile
 from simpipe.index.router import ROUTER_FILE, Router
@@ -89,12 +90,13 @@ class Searcher(BaseSearcher):
         self.manifest = manifest
         self.title = f"release {manifest.release}"
         self.dim, self.distance, self.encoder = manifest.dim, manifest.distance, manifest.encoder.fingerprint
-        self.partition_rows = tuple(part.rows for part in manifest.partitions)
+        self.partition_rows = tuple(part.live for part in manifest.partitions)
         self._fetch = fetch
         self._verified: dict[str, Path] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         self._rows: dict[int, Rows] = {}
+        self._hidden: dict[int, np.ndarray] = {}
         self.router = Router.load(self.file(ROUTER_FILE), len(manifest.partitions))
         under: dict[str, list[ManifestFile]] = {}
         for entry in manifest.files:
@@ -180,6 +182,7 @@ class Searcher(BaseSearcher):
             params=self.manifest.backend,
             storage=self.manifest.storage,  # type: ignore[arg-type]  # the loader refuses another
             number=number,
+            hidden=self.hidden(number),
         )
 
     def _verified_folder(self, number: int) -> Path:
@@ -198,6 +201,15 @@ class Searcher(BaseSearcher):
             listed = [entry.path for entry in self._files[number] if entry.path.endswith("/" + ROWS_FILE)]
             self._rows[number] = Rows.load(self._rows_path(number, [self.file(path) for path in listed]))
         return self._rows[number]
+
+    def hidden(self, number: int) -> np.ndarray | None:
+        """The rows of a partition that do not answer, int64[h] ascending, verified; None where all of them do."""
+        about = self.manifest.partitions[number]
+        if not about.hidden:
+            return None
+        if number not in self._hidden:
+            self._hidden[number] = read_hidden(self.file(hidden_file(number)), hidden=about.hidden, rows=about.rows)
+        return self._hidden[number]
 
     def stored_vectors(self, number: int) -> Vectors:
         """The vectors of a partition, verified and mapped, without its index."""

@@ -1,0 +1,66 @@
+"""What lies in the folder of releases and belongs to none of them."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from simpipe import files
+from simpipe.fsck.findings import Findings, is_folder, is_there, names_in, reason_of
+from simpipe.fsck.listed import Release
+from simpipe.manifest import MANIFEST_JSON
+from simpipe.releases import BUILD_JSON, PUBLISHED
+
+_OWN = {MANIFEST_JSON, BUILD_JSON, PUBLISHED}
+
+
+def check_orphans(root: Path, folders: Sequence[Path], listed: Sequence[Release], found: Findings) -> None:
+    """Warns of files that no manifest lists, of releases that were never finished, and of temporary files.
+
+    Args:
+      root: of the data sets. folders: of releases. listed: those whose manifests could be read.
+    """
+    wanted: dict[str, set[str]] = defaultdict(set)
+    for release in listed:
+        for place in release.places.values():
+            wanted[place.release].add(place.path)
+    for folder in folders:
+        _check_folder(folder, wanted[folder.name], found)
+    here = names_in(root, found) if is_folder(root) else []
+    for entry in here:
+        if entry.name.startswith(files.TMP_PREFIX):
+            found.warning("leftover", "a temporary file of a run that was stopped", path=entry.name)
+
+
+def _check_folder(folder: Path, wanted: set[str], found: Findings) -> None:
+    name = folder.name
+    finished = is_there(folder / MANIFEST_JSON)
+    if not finished and is_there(folder / BUILD_JSON):
+        what = "unfinished: it is being built, or its build was stopped"
+        found.warning("unfinished", what, cure="build again to go on with it, or run `simpipe prune`", release=name)
+        return
+    if not finished and not wanted:
+        found.warning("unfinished", "no manifest, and no release carries files over from it", release=name)
+        return
+    for path in _walk(folder, name, found):
+        if path in wanted or path in _OWN:
+            continue
+        if any(part.startswith(files.TMP_PREFIX) for part in Path(path).parts):
+            found.warning("leftover", "a temporary file of a step that was stopped", release=name, path=path)
+        else:
+            found.warning("orphan", "no manifest lists it", release=name, path=path)
+
+
+def _walk(folder: Path, release: str, found: Findings) -> Iterator[str]:
+    """Paths of all files below a folder, and of links to folders."""
+
+    def failed(error: OSError) -> None:
+        found.error("unreadable", f"folder: {reason_of(error)}", release=release, path=error.filename, cure="check its rights")
+
+    for where, folders, names in os.walk(folder, onerror=failed):
+        folders.sort()
+        inner = Path(where).relative_to(folder)
+        for name in sorted([*names, *(each for each in folders if os.path.islink(os.path.join(where, each)))]):
+            yield (inner / name).as_posix()

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from simpipe import files
 from simpipe.config.index import Backend, ProfileConfig, Router, Storage
+from simpipe.digests import digests_file, write_digests
 from simpipe.embeddings import vectors_column, vectors_of
 from simpipe.errors import ConfigError
 from simpipe.grouped import read_group
@@ -145,7 +146,9 @@ def _no_rows(dim: int) -> pa.Table:
 
 
 def build_one_store_file(plan: BuildPlan, number: int) -> tuple[dict[str, Any], list[Reject]]:
-    """Writes store file `number` and finds duplicate ids: all rows of an id meet in one bucket.
+    """Writes store file `number`, and the digests of its items where there are any, and finds duplicate ids.
+
+    All rows of an id meet in one bucket.
 
     Returns:
       The file's record, and the duplicates.
@@ -159,8 +162,13 @@ def build_one_store_file(plan: BuildPlan, number: int) -> tuple[dict[str, Any], 
     path = Path(plan.folder) / name
     sources = [Path(file).name for file in (*plan.files, *plan.query_files)]
     rows, duplicates = write_store_file(table, path, sources=sources, query_ids=query_ids)
-    listed = [files.entry_of(path, Path(plan.folder)).to_json()] if not duplicates else []
-    return {"path": name, "rows": rows, "files": listed}, duplicates
+    if duplicates:
+        return {"path": name, "rows": rows, "files": []}, duplicates
+    written = [path]
+    if "digest" in table.column_names:
+        written.append(Path(plan.folder) / digests_file(number, of))
+        write_digests(table, written[-1])
+    return {"path": name, "rows": rows, "files": [files.entry_of(file, Path(plan.folder)).to_json() for file in written]}, []
 
 
 def _empty_store() -> pa.Table:

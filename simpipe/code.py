@@ -55,12 +55,19 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "retrieval_metrics",
         "training",
     ),
-    "embed": (*_MODEL, "embed.py", "embeddings.py", "beam/embed.py", "index/distance.py", "index/route.py"),
-    "import": ("import_vectors.py", "data/vectors.py", "embeddings.py", "ids.py", "beam/embed.py", "index/distance.py"),
-    "build": ("build.py", "build_start.py", "store.py", "grouped.py", "groups.py", "beam/build.py", *_INDEX),
+    "embed": (
+        *(*_MODEL, "embed.py", "data/contents.py", "digests.py", "embeddings.py", "beam/embed.py"),
+        *("encoder_canaries.py", "index/distance.py", "index/route.py"),
+    ),
+    "import": (
+        *("import_vectors.py", "data/vectors.py", "digests.py", "embeddings.py", "ids.py", "beam/embed.py"),
+        "index/distance.py",
+    ),
+    "build": ("build.py", "build_start.py", "store.py", "digests.py", "grouped.py", "groups.py", "beam/build.py", *_INDEX),
     "calibrate": ("calibration", "cutpoints.py", "classification_metrics", "probability.py", "beam/calibrate.py", *_QUERY),
     "evaluate": ("evaluators", "retrieval_metrics", "beam/evaluate.py", *_QUERY),
     "dedupe": ("dedupe.py", "components.py", "groups.py", "grouped.py", "beam/dedupe.py", *_QUERY),
+    "gate": ("gates.py", "drift.py", "canaries.py", "verdict.py", "release_facts.py", "queries.py", *_INDEX),
     "report": ("report", "visualization", "data/pictures.py", "data/record_reader.py", "storage.py"),
 }
 # Libraries whose version changes the result; read from their metadata, without importing them.

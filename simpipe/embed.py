@@ -38,22 +38,36 @@ class EmbedSpec:
 
 
 def encode_function(model: Any, spec: EmbedSpec) -> Callable[[tf.Tensor], tuple[Any, ...]]:
-    """A compiled function from serialized examples string[n] to ids, labels, embeddings float32[n, dim] and metadata."""
+    """A compiled function from serialized examples string[n] to embeddings float32[n, dim] and what `parse_contents` gives."""
     import tensorflow as tf
 
-    from simpipe.data.parsing import parse_batch, parse_metadata
+    from simpipe.data.contents import parse_contents
+    from simpipe.data.parsing import decode_inputs
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def encode(serialized: tf.Tensor) -> tuple[Any, ...]:
-        ids, labels, inputs = parse_batch(serialized, spec.info.input)
-        metadata = parse_metadata(serialized, spec.info.metadata) if spec.info.metadata else {}
-        return ids, labels, tf.cast(model(inputs, training=False), tf.float32), metadata
+        contents = parse_contents(serialized, spec.info)
+        inputs = decode_inputs(contents[2], spec.info.input)
+        return tf.cast(model(inputs, training=False), tf.float32), *contents
 
     return encode
 
 
+def embedding_schema(spec: EmbedSpec) -> pa.Schema:
+    """Of embedded files."""
+    from simpipe.data.contents import metadata_fields
+
+    return schema(spec.dim, distance=spec.distance, encoder=spec.encoder, metadata=metadata_fields(spec.info), digests=True)
+
+
 def embed_shard(
-    encode: Callable[..., Any], shard: Path, shard_info: ShardInfo, spec: EmbedSpec, *, out: Path
+    encode: Callable[..., Any],
+    shard: Path,
+    shard_info: ShardInfo,
+    spec: EmbedSpec,
+    *,
+    out: Path,
+    rows: np.ndarray | None = None,
 ) -> tuple[Counts, list[Reject]]:
     """Embeds one shard into one Parquet file, which appears complete or not at all.
 
@@ -62,6 +76,7 @@ def embed_shard(
       shard: the TFRecord file.
       shard_info: its record in `dataset.json`.
       out: the Parquet file.
+      rows: int64[m], ascending: embeds these records only; None: all.
 
     Returns:
       Counts, and the examples left out because their embedding is not finite or has no direction.
@@ -71,68 +86,69 @@ def embed_shard(
     """
     import tensorflow as tf
 
-    from simpipe.data.parsing import open_records
-
-    names = np.array([*spec.info.class_names, None], object)  # index -1: no label
-    kind = schema(spec.dim, distance=spec.distance, encoder=spec.encoder, metadata=metadata_fields(spec.info))
+    kind = embedding_schema(spec)
     group = row_group_rows(spec.dim)
-    records = open_records(shard, spec.info.compression).batch(spec.batch_size).prefetch(4)
+    records = open_selected(shard, shard_info, spec.info, rows).batch(spec.batch_size).prefetch(4)
     rejects: list[Reject] = []
     read = 0
     held: list[pa.Table] = []
+    numbers = np.arange(shard_info.num_examples) if rows is None else rows
     with files.replacing(out) as temporary, open_writer(temporary, kind) as writer:
         try:
             for batch in records:
-                *tensors, metadata = encode(batch)
-                ids, labels, vectors = (tensor.numpy() for tensor in tensors)
-                extra = [_column(metadata[name], kind.field(name).type) for name in spec.info.metadata]
-                table, bad = _table([ids, names[labels], vectors], extra, kind, shard.name, read)
-                read += len(ids)
+                vectors, *contents = encode(batch)
+                table, bad = _table(vectors.numpy(), contents, spec, kind, shard.name, numbers[read : read + len(vectors)])
+                read += len(vectors)
                 rejects += bad
                 held.append(table)
                 if sum(map(len, held)) >= group:
                     writer.write_table(pa.concat_tables(held).combine_chunks(), row_group_size=group)
                     held = []
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-            first = str(error.message).splitlines()[0][:160]
-            raise ContractError(
-                f"{shard}: cannot be read after record {read} ({first})",
-                "the shard is truncated or corrupt: restore it, or run `simpipe shard` again",
-            ) from None
+            raise unreadable(shard, read, error) from None
         if held:
             writer.write_table(pa.concat_tables(held).combine_chunks(), row_group_size=group)
-    if read != shard_info.num_examples:
+    if read != len(numbers):
         out.unlink()
-        raise ContractError(f"{shard}: {read} records, dataset.json says {shard_info.num_examples}", "run `simpipe shard` again")
+        raise ContractError(f"{shard}: {read} records, dataset.json says {len(numbers)}", "run `simpipe shard` again")
     return Counts(read, pq.read_metadata(out).num_rows, len(rejects)), rejects
 
 
-def metadata_fields(info: DatasetInfo) -> list[pa.Field]:
-    """Arrow fields of the metadata columns."""
-    types = {"string": pa.string(), "int64": pa.int64(), "float": pa.float32()}
-    return [pa.field(name, types[kind]) for name, kind in info.metadata.items()]
+def open_selected(shard: Path, shard_info: ShardInfo, info: DatasetInfo, rows: np.ndarray | None) -> tf.data.Dataset:
+    """Serialized records of a shard: all, or those with the numbers `rows`."""
+    import tensorflow as tf
+
+    from simpipe.data.parsing import open_records
+
+    records = open_records(shard, info.compression)
+    if rows is None:
+        return records
+    wanted = np.zeros(shard_info.num_examples, bool)
+    wanted[rows] = True
+    both: Any = tf.data.Dataset.zip(records, tf.data.Dataset.from_tensor_slices(wanted))
+    return both.filter(lambda _, chosen: chosen).map(lambda record, _: record)
 
 
-def _column(values: Any, kind: pa.DataType) -> pa.Array:
-    """A ragged feature with at most one value an example as an Arrow column with nulls."""
-    present = values.row_lengths().numpy() > 0
-    flat = values.flat_values.numpy()
-    filled = np.full(len(present), flat.dtype.type() if flat.dtype != object else b"", flat.dtype)
-    filled[present] = flat
-    if flat.dtype == object:
-        return pa.array(filled, pa.binary(), mask=~present).cast(kind)
-    return pa.array(filled, kind, mask=~present)
+def unreadable(shard: Path, read: int, error: Any) -> ContractError:
+    """The error for a shard that TensorFlow could not read after `read` records."""
+    first = str(error.message).splitlines()[0][:160]
+    return ContractError(
+        f"{shard}: cannot be read after record {read} ({first})",
+        "the shard is truncated or corrupt: restore it, or run `simpipe shard` again",
+    )
 
 
 def _table(
-    columns: list[np.ndarray], extra: list[pa.Array], kind: pa.Schema, source: str, first: int
+    vectors: np.ndarray, contents: list[Any], spec: EmbedSpec, kind: pa.Schema, source: str, numbers: np.ndarray
 ) -> tuple[pa.Table, list[Reject]]:
-    ids, labels, vectors = columns
-    id_column = pa.array(ids, pa.binary()).cast(pa.string())
+    from simpipe.data.contents import content_table
+
+    ids, labels, inputs, metadata = contents
+    held = content_table(ids, labels, inputs, metadata, spec.info)
     not_finite, zero = bad_rows(vectors, "cosine")  # an embedding without direction is useless under any distance
-    table = pa.table([id_column, pa.array(labels, pa.string()), vectors_column(vectors), *extra], schema=kind)
+    table = held.add_column(2, "embedding", vectors_column(vectors)).cast(kind)
     bad = not_finite | zero
     if not bad.any():
         return table, []
-    rejects = vector_rejects(id_column, not_finite, zero, source=source, first_row=first, unit="record")
+    rejects = vector_rejects(table.column("id"), not_finite, zero, source=source, numbers=numbers, unit="record")
     return table.take(np.flatnonzero(~bad)), rejects

@@ -1,6 +1,8 @@
 """The contract of an embeddings data set: Parquet files and `embeddings.json`, written last.
 
-Columns: `id: string`, `label: string`, `embedding: fixed_size_list<float>[dim]`, then metadata columns.
+Columns: `id: string`, `label: string`, `embedding: fixed_size_list<float>[dim]`, `digest: fixed_size_binary[16]` of what the
+record holds (label, input or vector as given, metadata; see `simpipe.digests`), then metadata columns. Files of earlier versions
+have no digests: a release of them cannot be re-indexed.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from simpipe import files
+from simpipe.digests import DIGEST
 from simpipe.errors import ContractError
 
 EMBEDDINGS_JSON = "embeddings.json"
@@ -82,13 +85,14 @@ class Block:
     first_row: int
 
 
-def schema(dim: int, *, distance: str, encoder: str, metadata: list[pa.Field] | None = None) -> pa.Schema:
-    """The Arrow schema of an embeddings file, with the schema metadata key `simpipe`."""
+def schema(dim: int, *, distance: str, encoder: str, metadata: list[pa.Field] | None = None, digests: bool = False) -> pa.Schema:
+    """The Arrow schema of an embeddings file, with the schema metadata key `simpipe`. `digests`: with the column `digest`."""
     about = {"format_version": FORMAT_VERSION, "dim": dim, "distance": distance, "encoder": encoder}
     fields = [
         pa.field("id", pa.string(), nullable=False),
         pa.field("label", pa.string()),
         pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
+        *([pa.field("digest", DIGEST, nullable=False)] if digests else []),
         *(metadata or []),
     ]
     return pa.schema(fields, metadata={b"simpipe": json.dumps(about, sort_keys=True).encode()})
@@ -115,8 +119,8 @@ def row_group_rows(dim: int) -> int:
 
 
 def open_writer(path: Path, kind: pa.Schema) -> pq.ParquetWriter:
-    """A Parquet writer for embeddings: ZSTD, BYTE_STREAM_SPLIT on vectors, no dictionary on them."""
-    plain: Any = [field.name for field in kind if field.name not in ("embedding", "id")]
+    """A Parquet writer for embeddings: ZSTD, BYTE_STREAM_SPLIT on vectors, no dictionary on them, ids and digests."""
+    plain: Any = [field.name for field in kind if field.name not in ("embedding", "id", "digest")]
     return pq.ParquetWriter(
         path,
         kind,

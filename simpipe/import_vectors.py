@@ -14,7 +14,8 @@ from simpipe import files
 from simpipe.arrow import pc
 from simpipe.config.models import VectorsSource
 from simpipe.data.examples import shard_name
-from simpipe.data.vectors import VectorBlock, VectorPlan, read_block
+from simpipe.data.vectors import VectorBlock, VectorPlan, read_rows
+from simpipe.digests import digest_rows
 from simpipe.embeddings import NO_ENCODER, open_writer, row_group_rows, schema
 from simpipe.ids import holdout
 from simpipe.types import Counts, Reject
@@ -34,6 +35,49 @@ class ImportSpec:
     classes: frozenset[str] | None
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a block holds that is taken.
+
+    Attributes:
+      table: as an embeddings file, with digests. held: bool[n], rows that are held out as queries.
+      position: int64[n], where the rows stand in the block.
+      labels: how many rows each label has, before classes are chosen. excluded: rows of other classes.
+      rejects: bad rows.
+    """
+
+    table: pa.Table
+    held: np.ndarray
+    position: np.ndarray
+    labels: dict[str, int]
+    excluded: int
+    rejects: list[Reject]
+
+
+def block_content(
+    source: VectorsSource, plan: VectorPlan, block: VectorBlock, spec: ImportSpec, rows: np.ndarray | None = None
+) -> Content:
+    """Reads a block, or some rows of it (int64[m], ascending)."""
+    table, position, rejects = read_rows(source, plan, block, rows)
+    labels = {entry["values"]: entry["counts"] for entry in table.column("label").value_counts().to_pylist()}
+    before = len(table)
+    if spec.classes is not None:
+        chosen = pc.fill_null(pc.is_in(table.column("label"), pa.array(sorted(spec.classes), pa.string())), False)
+        table, position = table.filter(chosen), position[chosen.to_numpy(zero_copy_only=False)]
+    kind = embeddings_schema(source, plan)
+    plain = table.cast(pa.schema([field for field in kind if field.name != "digest"]))
+    digest = digest_rows({name: plain.column(name) for name in plain.column_names if name != "id"})
+    table = plain.add_column(3, kind.field("digest"), digest).cast(kind)
+    held = holdout(table.column("id"), spec.fraction, spec.seed)
+    named = {name: count for name, count in labels.items() if name is not None}
+    return Content(table, held, position, named, before - len(table), rejects)
+
+
+def embeddings_schema(source: VectorsSource, plan: VectorPlan) -> pa.Schema:
+    """Of files that are imported from this source."""
+    return schema(plan.dim, distance=source.distance, encoder=NO_ENCODER, metadata=list(plan.metadata), digests=True)
+
+
 def import_block(
     source: VectorsSource, plan: VectorPlan, block: VectorBlock, spec: ImportSpec, folder: Path
 ) -> tuple[list[dict[str, Any]], Counts, list[Reject]]:
@@ -42,25 +86,23 @@ def import_block(
     Returns:
       File records (with rows excluded by class and label counts), counts without the excluded rows, rejects.
     """
-    table, rejects = read_block(source, plan, block)
-    labels = table.column("label").value_counts().to_pylist()
-    before = len(table)
-    if spec.classes is not None:
-        table = table.filter(pc.is_in(table.column("label"), pa.array(sorted(spec.classes), pa.string())))
-    held = holdout(table.column("id"), spec.fraction, spec.seed)
-    kind = schema(plan.dim, distance=source.distance, encoder=NO_ENCODER, metadata=list(plan.metadata))
+    content = block_content(source, plan, block, spec)
     records = []
-    for split, rows in (("index", np.flatnonzero(~held)), ("query", np.flatnonzero(held))):
+    for split, rows in (("index", np.flatnonzero(~content.held)), ("query", np.flatnonzero(content.held))):
         path = folder / shard_name(split, block.number, len(plan.blocks), ".parquet")
-        part = table.take(rows).cast(kind)
-        with files.replacing(path) as temporary, open_writer(temporary, kind) as writer:
-            writer.write_table(_whole(part), row_group_size=row_group_rows(plan.dim))
+        write_embeddings(content.table.take(rows), path)
         records.append({**files.entry_of(path, folder).to_json(), "split": split, "rows": pq.read_metadata(path).num_rows})
-    excluded = before - len(table)
-    records[0]["excluded"] = excluded
-    records[0]["labels"] = {entry["values"]: entry["counts"] for entry in labels if entry["values"] is not None}
+    records[0]["excluded"] = content.excluded
+    records[0]["labels"] = content.labels
     written = sum(record["rows"] for record in records)
-    return records, Counts(block.rows - excluded, written, len(rejects)), rejects
+    return records, Counts(block.rows - content.excluded, written, len(content.rejects)), content.rejects
+
+
+def write_embeddings(table: pa.Table, path: Path) -> None:
+    """Writes one embeddings file, which appears complete or not at all."""
+    dim = table.schema.field("embedding").type.list_size
+    with files.replacing(path) as temporary, open_writer(temporary, table.schema) as writer:
+        writer.write_table(_whole(table), row_group_size=row_group_rows(dim))
 
 
 def _whole(table: pa.Table) -> pa.Table:

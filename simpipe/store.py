@@ -49,7 +49,7 @@ def write_store_file(
 
     Args:
       table: columns id, label, partition (int32), file, row, and metadata columns; the rows of one bucket, any order.
-      path: the file; `file` and `row` serve to name duplicates and are not stored.
+      path: the file; `file` and `row` serve to name duplicates and are not stored, nor is a column `digest`.
       sources: names of the files that `file` counts.
       query_ids: id, file, row of held-out queries of the bucket: an id may not be among them either.
 
@@ -63,7 +63,8 @@ def write_store_file(
         return 0, duplicates
     table = table.sort_by(order)
     with files.replacing(path) as temporary:
-        pq.write_table(table.drop_columns(["file", "row"]), temporary, compression="zstd", row_group_size=_ROW_GROUP)
+        kept = [name for name in table.column_names if name not in ("file", "row", "digest")]
+        pq.write_table(table.select(kept), temporary, compression="zstd", row_group_size=_ROW_GROUP)
     return len(table), []
 
 

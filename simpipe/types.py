@@ -13,7 +13,10 @@ INDEXED_SPLITS = ("train", "index")
 QUERY_SPLITS = {"held_out": ("query",), "items": INDEXED_SPLITS}
 # Names of columns and answers of our own; no metadata column may have one.
 RESERVED = frozenset(
-    ("id", "label", "input", "source", "image", "vector", "embedding", "partition", "file", "row", "query", "rank", "distance")
+    (
+        *("id", "label", "input", "source", "image", "vector", "embedding", "digest"),
+        *("partition", "file", "row", "query", "rank", "distance"),
+    )
 )
 
 

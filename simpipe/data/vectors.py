@@ -140,59 +140,71 @@ def read_block(source: VectorsSource, plan: VectorPlan, block: VectorBlock) -> t
       A table with id, label, embedding float32[dim] as given, and metadata columns; and the rejected rows: null or
       empty id, wrong dimension, NaN, zero norm under cosine. Rows in the table plus rejects are the block's rows.
     """
+    table, _, rejects = read_rows(source, plan, block)
+    return table, rejects
+
+
+def read_rows(
+    source: VectorsSource, plan: VectorPlan, block: VectorBlock, rows: np.ndarray | None = None
+) -> tuple[pa.Table, np.ndarray, list[Reject]]:
+    """Like `read_block`, of some rows of the block only.
+
+    Args:
+      rows: int64[m], ascending; None: all.
+
+    Returns:
+      The table, where its rows stand in the block (int64[n]), and the rejects.
+    """
     name = Path(block.path).name
     if block.group >= 0:
-        table, vectors, rejects = _read_parquet(source, plan, block, name)
+        table, vectors, position, rejects = _read_parquet(source, plan, block, name, rows)
     else:
-        vectors = np.asarray(_array(block.path, source.vectors)[block.first : block.first + block.rows], np.float32)
-        stop = block.first + block.rows
+        whole = slice(block.first, block.first + block.rows)
+        position = np.arange(block.rows) if rows is None else rows
+        given = _array(block.path, source.vectors)
+        vectors = np.asarray(given[whole if rows is None else block.first + rows], np.float32)
         ids, labels = _texts(_strings(block.path, source.ids), block), _texts(_strings(block.path, source.labels), block)
         table = pa.table(
             {
-                "id": ids if ids is not None else _row_ids(Path(block.path).stem, block.first, stop),
+                "id": ids if ids is not None else _row_ids(Path(block.path).stem, block.first, whole.stop),
                 "label": labels if labels is not None else pa.nulls(block.rows, pa.string()),
             }
         )
+        table = table if rows is None else table.take(pa.array(rows))
         rejects = []
     empty = pc.fill_null(pc.equal(pc.utf8_length(table.column("id")), 0), True).to_numpy(zero_copy_only=False)
     not_finite, zero = bad_rows(vectors, source.distance)
-    position = np.arange(len(table)) if "row" not in table.column_names else table.column("row").to_numpy()
+    numbers = block.first + position
     rejects = rejects + [
-        Reject("", f"{name} row {block.first + int(position[row])}", "no-id", "the id is null or empty")
-        for row in np.flatnonzero(empty)
+        Reject("", f"{name} row {numbers[row]}", "no-id", "the id is null or empty") for row in np.flatnonzero(empty)
     ]
-    for row in np.flatnonzero((not_finite | zero) & ~empty):
-        found = vector_rejects(
-            table.column("id").slice(row, 1),
-            not_finite[row : row + 1],
-            zero[row : row + 1],
-            source=name,
-            first_row=block.first + int(position[row]),
-        )
-        rejects += found
-    good = np.flatnonzero(~(empty | not_finite | zero))
-    columns = [column for column in table.column_names if column != "row"]
-    kept = table.select(columns).take(good)
-    return kept.add_column(2, "embedding", vectors_column(vectors[good])), rejects
+    rejects += vector_rejects(table.column("id"), not_finite & ~empty, zero & ~empty, source=name, numbers=numbers)
+    bad = empty | not_finite | zero
+    if bad.any():
+        good = np.flatnonzero(~bad)
+        table, vectors, position = table.take(pa.array(good)), vectors[good], position[good]
+    return table.add_column(2, "embedding", vectors_column(vectors)), position, rejects
 
 
 def _read_parquet(
-    source: VectorsSource, plan: VectorPlan, block: VectorBlock, name: str
-) -> tuple[pa.Table, np.ndarray, list[Reject]]:
+    source: VectorsSource, plan: VectorPlan, block: VectorBlock, name: str, rows: np.ndarray | None
+) -> tuple[pa.Table, np.ndarray, np.ndarray, list[Reject]]:
     with pq.ParquetFile(block.path) as file:
         raw = file.read_row_group(block.group, columns=[column for column, _ in _columns(source)])
+    position = np.arange(len(raw)) if rows is None else rows
+    raw = raw if rows is None else raw.take(pa.array(rows))
     lists = raw.column(source.vectors).combine_chunks()
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     ids = (
         raw.column(source.ids).cast(pa.string())
         if source.ids
-        else _row_ids(Path(block.path).stem, block.first, block.first + block.rows)
+        else _row_ids(Path(block.path).stem, block.first, block.first + block.rows).take(pa.array(position))
     )
     wrong = lengths != plan.dim
     rejects = [
         Reject(
             str(ids[int(row)]),
-            f"{name} row {block.first + int(row)}",
+            f"{name} row {block.first + position[row]}",
             "wrong-dimension",
             f"dim {lengths[row]}, the first vector has {plan.dim}",
         )
@@ -202,9 +214,9 @@ def _read_parquet(
     flat = pc.list_flatten(lists.take(pa.array(good))).cast(pa.float32())
     vectors = pc.fill_null(flat, float("nan")).to_numpy(zero_copy_only=False).reshape(len(good), plan.dim)
     labels = raw.column(source.labels).cast(pa.string()) if source.labels else pa.nulls(len(raw), pa.string())
-    columns: dict[str, Any] = {"id": ids, "label": labels, "row": pa.array(np.arange(len(raw)))}
+    columns: dict[str, Any] = {"id": ids, "label": labels}
     columns |= {column: raw.column(column) for column in source.metadata}
-    return pa.table(columns).take(pa.array(good)), vectors, rejects
+    return pa.table(columns).take(pa.array(good)), vectors, position[good], rejects
 
 
 def _row_ids(stem: str, first: int, stop: int) -> pa.Array:

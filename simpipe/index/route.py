@@ -183,19 +183,20 @@ def _good_rows(block: Block, distance: str) -> tuple[np.ndarray, list[Reject]]:
     """Rows of a block that may be indexed: int64[m]; and rejects for the others."""
     not_finite, zero = bad_rows(block.vectors, distance)
     ids = block.table.column("id")
-    rejects = vector_rejects(ids, not_finite, zero, source=block.source, first_row=block.first_row)
+    numbers = np.arange(block.first_row, block.first_row + len(not_finite))
+    rejects = vector_rejects(ids, not_finite, zero, source=block.source, numbers=numbers)
     return np.flatnonzero(~(not_finite | zero)), rejects
 
 
 def vector_rejects(
-    ids: Any, not_finite: np.ndarray, zero: np.ndarray, *, source: str, first_row: int, unit: str = "row"
+    ids: Any, not_finite: np.ndarray, zero: np.ndarray, *, source: str, numbers: np.ndarray, unit: str = "row"
 ) -> list[Reject]:
     """Rejects for rows with NaN or infinite values and for rows of zero norm.
 
     Args:
       ids: Arrow strings [n].
       not_finite: bool[n]. zero: bool[n].
-      source: the file's name; first_row: where the block begins in it; unit: what the file counts.
+      source: the file's name; numbers: int64[n], where the rows stand in it; unit: what the file counts.
     """
     rejects = []
     for row in np.flatnonzero(not_finite | zero):
@@ -204,7 +205,7 @@ def vector_rejects(
             if not_finite[row]
             else ("zero-norm", "the vector has zero norm, no direction for cosine")
         )
-        rejects.append(Reject(str(ids[int(row)]), f"{source} {unit} {first_row + int(row)}", code, reason))
+        rejects.append(Reject(str(ids[int(row)]), f"{source} {unit} {numbers[row]}", code, reason))
     return rejects
 
 
@@ -217,4 +218,5 @@ def _store_rows(table: pa.Table, partition: np.ndarray, rows: np.ndarray, metada
         "file": pa.array(np.full(len(table), number, np.int32)),
         "row": pa.array(rows),
     }
-    return pa.table({**columns, **{name: table.column(name) for name in metadata}})
+    digest = ("digest",) if "digest" in table.column_names else ()
+    return pa.table({**columns, **{name: table.column(name) for name in (*digest, *metadata)}})

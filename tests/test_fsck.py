@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from whole_root import FIRST, SECOND, alter_manifest, make_root, relist
 
-from simpipe import cli, files
+from simpipe import cli, files, tags
 from simpipe.fsck import check_root
 from simpipe.fsck.members import check_members
+from simpipe.leases import take_lease
 
 HIDDEN, ROWS = "hidden/00001.npy", "partitions/00001/rows.arrow"
 
@@ -312,6 +313,37 @@ def test_the_pointer(root):
     ):
         files.write_json(root / "live.json", {**pointer, **change})
         assert found(root) == {finding}
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"release": 3, "tagged_at": ""}', b"[" * 100_000, b'"x"'])
+def test_a_damaged_tag(root, content):
+    (root / "tags").mkdir()
+    (root / "tags" / "best.json").write_bytes(content)
+    assert found(root) == {("error", "tag", None, "tags/best.json")}
+
+
+def test_tags_and_leases(root):
+    tags.set_tag(root, "best", FIRST)
+    with take_lease(at(root, FIRST, ".").resolve()):
+        assert found(root) == set()
+    files.write_json(root / "tags" / "gone.json", {"release": "20200101T000000Z-cccccc", "tagged_at": "now"})
+    files.write_json(root / "tags" / "no name.json", {"release": FIRST, "tagged_at": "now"})
+    (root / ".leases" / "20200101T000000Z-cccccc").touch()
+    assert found(root) == {
+        ("error", "tag", None, "tags/gone.json"),
+        ("error", "tag", None, "tags/no name.json"),
+        ("warning", "lease", None, ".leases/20200101T000000Z-cccccc"),
+    }
+
+
+def test_a_pruned_release_keeps_what_others_use(root):
+    folder = at(root, FIRST, ".")
+    used = {entry["path"] for entry in files.read_json(at(root, SECOND, "manifest.json"))["files"] if "release" in entry}
+    for path in [path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).as_posix() not in used]:
+        path.unlink()
+    (folder / "PRUNED").touch()
+    files.write_json(root / "live.json", {**files.read_json(root / "live.json"), "previous": None})
+    assert found(root) == set()
 
 
 def test_unfinished_releases_and_unknown_things(root):

@@ -10,7 +10,7 @@ from simpipe.fsck.findings import Findings, Report, is_folder, is_there, names_i
 from simpipe.fsck.listed import Release, check_files, list_places, load_manifest
 from simpipe.fsck.members import check_members
 from simpipe.fsck.orphans import check_orphans
-from simpipe.fsck.pointer import check_pointer
+from simpipe.fsck.pointer import check_leases, check_pointer, check_tags
 from simpipe.fsck.small import check_encoder, check_small
 from simpipe.manifest import MANIFEST_JSON
 from simpipe.progress import progress
@@ -36,7 +36,10 @@ def check_root(root: Path, *, fast: bool = False) -> Report:
     count, size = check_files(parent, listed, found, fast=fast)
     if not fast:
         _check_contents(listed, found)
-    check_pointer(root, {release.name for release in listed}, found)
+    readable = {release.name for release in listed}
+    check_pointer(root, readable, found)
+    check_tags(root, readable, found)
+    check_leases(root, {folder.name for folder in folders}, found)
     # A manifest that cannot be read lists nobody knows what.
     known = {release.folder for release in listed}
     damaged = [folder for folder in folders if folder not in known and is_there(folder / MANIFEST_JSON)]

@@ -11,9 +11,9 @@ from simpipe import files
 from simpipe.fsck.findings import Findings, is_folder, is_there, names_in, reason_of
 from simpipe.fsck.listed import Release
 from simpipe.manifest import MANIFEST_JSON
-from simpipe.releases import BUILD_JSON, PUBLISHED
+from simpipe.releases import BUILD_JSON, PRUNED, PUBLISHED
 
-_OWN = {MANIFEST_JSON, BUILD_JSON, PUBLISHED}
+_OWN = {MANIFEST_JSON, BUILD_JSON, PUBLISHED, PRUNED}
 
 
 def check_orphans(root: Path, folders: Sequence[Path], listed: Sequence[Release], found: Findings) -> None:
@@ -36,13 +36,14 @@ def check_orphans(root: Path, folders: Sequence[Path], listed: Sequence[Release]
 
 def _check_folder(folder: Path, wanted: set[str], found: Findings) -> None:
     name = folder.name
-    finished = is_there(folder / MANIFEST_JSON)
-    if not finished and is_there(folder / BUILD_JSON):
+    finished, pruned = is_there(folder / MANIFEST_JSON), is_there(folder / PRUNED)
+    if not finished and not pruned and is_there(folder / BUILD_JSON):
         what = "unfinished: it is being built, or its build was stopped"
         found.warning("unfinished", what, cure="build again to go on with it, or run `simpipe prune`", release=name)
         return
     if not finished and not wanted:
-        found.warning("unfinished", "no manifest, and no release carries files over from it", release=name)
+        what = f"{'pruned' if pruned else 'no manifest'}, and no release carries files over from it"
+        found.warning("unfinished", what, release=name)
         return
     for path in _walk(folder, name, found):
         if path in wanted or path in _OWN:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from simpipe import files
-from simpipe.fsck.findings import Findings, is_there, read_small, reason_of
+from simpipe.errors import SimpipeError
+from simpipe.fsck.findings import Findings, is_folder, is_there, names_in, read_small, reason_of
 from simpipe.fsck.listed import is_name
+from simpipe.leases import LEASES
 from simpipe.manifest import MANIFEST_JSON
-from simpipe.releases import LIVE_JSON, read_pointer, releases_folder
+from simpipe.pointer import LIVE_JSON, read_pointer
+from simpipe.releases import releases_folder
+from simpipe.tags import TAGS, check_name
 
 _CURE = "roll back, or publish another release; see `simpipe releases`"
 
@@ -49,3 +54,37 @@ def check_pointer(root: Path, readable: set[str], found: Findings) -> None:
     if pointer.previous is not None and pointer.previous not in readable:
         what = f"the previous release {pointer.previous} is not there: there is nothing to roll back to"
         found.warning("pointer", what, path=LIVE_JSON, cure="none needed; the next publish names another")
+
+
+def check_tags(root: Path, readable: set[str], found: Findings) -> None:
+    """Every tag names a release that is there; see `check_pointer`."""
+    for entry in names_in(root / TAGS, found) if is_folder(root / TAGS) else []:
+        path = f"{TAGS}/{entry.name}"
+        name = entry.name.removesuffix(".json")
+        if entry.name.startswith(files.TMP_PREFIX):
+            found.warning("leftover", "a temporary file of a run that was stopped", path=path)
+            continue
+        try:
+            check_name(name)
+            data = json.loads(read_small(root / TAGS / entry.name))
+            release = data["release"]
+            if name == entry.name or not isinstance(release, str) or not isinstance(data["tagged_at"], str):
+                raise ValueError
+        except (OSError, SimpipeError) as error:
+            found.error("tag", reason_of(error), path=path, cure="remove the file")
+        except Exception:
+            found.error("tag", "damaged, not a tag", path=path, cure="remove the file, and tag the release again")
+        else:
+            if release not in readable:
+                what = f"names release {release}, which is not there or has no readable manifest"
+                found.error("tag", what, path=path, cure=f"remove it: simpipe tag {name} --remove")
+
+
+def check_leases(root: Path, folders: set[str], found: Findings) -> None:
+    """Leases are of releases that are there: names of their folders."""
+    if is_there(root / LEASES) and not is_folder(root / LEASES):
+        found.error("lease", "not a folder: nobody who reads a release is known of", path=LEASES, cure="remove it")
+        return
+    for entry in names_in(root / LEASES, found) if is_folder(root / LEASES) else []:
+        if entry.name not in folders:
+            found.warning("lease", "of a release that is not there", path=f"{LEASES}/{entry.name}", cure="remove the file")

@@ -52,4 +52,4 @@ def add_verbs(verbs: Any, common: argparse.ArgumentParser) -> None:
     verb = add(
         "fsck", "verify checksums, counts and references of all releases, and find orphans; exit code 1 where something is wrong"
     )
-    verb.add_argument("--fast", action="store_true", help="sizes instead of checksums")
+    verb.add_argument("--fast", action="store_true", help="compare sizes only; no file is read")

@@ -2,7 +2,8 @@
 
 What it decides between are territories: those of centroids that go together, or a value of the routing column. A territory
 is one partition; where it holds more than a partition may and cannot be divided by nearness (equal vectors, one value), it is
-several, its items go by the hash of their id, and all of them are asked together.
+several, its items go by the hash of their id, and all of them are asked together. A territory without centroids is an empty
+slot: it gets no items and is never asked (a partition that was merged away, until a later split takes its number).
 """
 
 from __future__ import annotations
@@ -67,14 +68,44 @@ class Router:
         return np.concatenate([[0], np.cumsum(self._splits)])
 
     @functools.cached_property
+    def _seated(self) -> np.ndarray:
+        """Territories that have centroids, ascending: int64[owners of `_nearest`]."""
+        return np.unique(self.owner).astype(np.int64)
+
+    @functools.cached_property
     def _nearest(self) -> Nearest:
         assert self.centroids is not None
-        return Nearest(self.centroids, self.owner, self.offsets)
+        return Nearest(self.centroids, np.searchsorted(self._seated, self.owner), self.offsets)
+
+    def _all_territories(self, of_seated: np.ndarray, empty: Any) -> np.ndarray:
+        """Columns of the seated territories with `empty` between them for slots: [n, territories]."""
+        if len(self._seated) == len(self._splits):
+            return of_seated
+        out = np.full((len(of_seated), len(self._splits)), empty, of_seated.dtype)
+        out[:, self._seated] = of_seated
+        return out
 
     @property
     def values(self) -> dict[str, range]:
         """The partitions of each value of a column router."""
         return {name: range(self._starts[i], self._starts[i + 1]) for i, name in enumerate(self.names)}
+
+    def territories_of(self, partitions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The territory of each partition: int64[n]."""
+        return np.searchsorted(self._starts, np.asarray(partitions, np.int64), side="right") - 1
+
+    @property
+    def splits_of(self) -> np.ndarray:
+        """Into how many partitions each partition's territory is divided by hash: int64[partitions]."""
+        return np.repeat(self._splits, self._splits)
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """Partitions without centroids, of routers that go by nearness: they get no items."""
+        if self.centroids is None:
+            return ()
+        empty = np.setdiff1d(np.arange(len(self._splits)), self._seated)
+        return tuple(self._starts[empty].tolist())
 
     # --- items -------------------------------------------------------------------------------------------------------
 
@@ -101,8 +132,7 @@ class Router:
         Args:
           vectors: float32[n, dim], prepared. primary: int64[n], from `assign`.
         """
-        own = np.searchsorted(self._starts, primary, side="right") - 1
-        return self._spilled(vectors, own, primary)[1]
+        return self._spilled(vectors, self.territories_of(primary), primary)[1]
 
     def route(
         self,
@@ -120,9 +150,11 @@ class Router:
         self, vectors: np.ndarray, own: np.ndarray | None, spread: np.ndarray
     ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
         nothing = np.zeros(0, np.int64)
-        if self.spill == "none" or self.centroids is None or len(self._splits) == 1:
+        if self.spill == "none" or self.centroids is None or len(self._seated) == 1:
             return self._territory(vectors, None, len(vectors)) if own is None else own, (nothing, nothing)
+        own = None if own is None else np.searchsorted(self._seated, own)
         own, rows, second, _ = self._nearest.spilled(vectors, own, soar=self.spill == "soar", reach=self.reach)
+        own, second = self._seated[own], self._seated[second]
         # A divided territory is full of equal vectors: copies of them would find nothing new, and there are many.
         kept = self._splits[own[rows]] == 1
         rows, second = rows[kept], second[kept]
@@ -138,7 +170,7 @@ class Router:
                 value = list(values)[unknown[0]]
                 raise ConfigError(f"value {value!r} was not there when the router was made", "build again")
             return found
-        return np.zeros(count, np.int64) if self.centroids is None else self._nearest.owner_of(vectors)
+        return np.zeros(count, np.int64) if self.centroids is None else self._seated[self._nearest.owner_of(vectors)]
 
     def _partition(self, ids: pa.Array | pa.ChunkedArray, territory: np.ndarray) -> np.ndarray:
         splits = self._splits[territory]
@@ -162,14 +194,14 @@ class Router:
     def nearness(self, queries: np.ndarray) -> np.ndarray:
         """How much farther each partition's nearest centroid is than the nearest of all: float32[n, partitions].
 
-        Squared distance with offsets; 0 for the nearest. All 0 where the router does not go by nearness.
+        Squared distance with offsets; 0 for the nearest, inf for empty slots. All 0 where the router does not go by nearness.
 
         Args:
           queries: float32[n, dim], prepared.
         """
         if self.centroids is None:
             return np.zeros((len(queries), self.partitions), np.float32)
-        return self._spread(self._nearest.nearness(queries))
+        return self._spread(self._all_territories(self._nearest.nearness(queries), np.inf))
 
     def ask(self, queries: np.ndarray, setting: SearchSetting = ALL, where: Sequence[str | None] | None = None) -> np.ndarray:
         """Which partitions each query asks: bool[n, partitions].
@@ -188,10 +220,11 @@ class Router:
         """
         if where is not None:
             return self._where(where, len(queries))
-        territories = len(self._splits)
-        few = setting.probes is not None and setting.probes < territories
-        if self.centroids is None or not (few or setting.margin is not None):
+        if self.centroids is None:
             return np.ones((len(queries), self.partitions), bool)
+        few = setting.probes is not None and setting.probes < len(self._seated)
+        if not (few or setting.margin is not None):
+            return self._spread(self._all_territories(np.ones((len(queries), len(self._seated)), bool), False))
         near = self._nearest.nearness(queries)
         asked = np.ones(near.shape, bool) if setting.margin is None else near <= max(setting.margin, 0.0)
         if few:
@@ -200,7 +233,7 @@ class Router:
             nearest = np.zeros(near.shape, bool)
             np.put_along_axis(nearest, first, True, axis=1)
             asked &= nearest
-        return self._spread(asked)
+        return self._spread(self._all_territories(asked, False))
 
     def _where(self, where: Sequence[str | None], count: int) -> np.ndarray:
         if self.kind != "column":
@@ -245,6 +278,8 @@ class Router:
                 arrays = {name: data[name] for name in ("centroids", "owner", "offsets", "splits") if name in data}
             router = cls(**arrays, **{**about, "names": tuple(about["names"])})
             wrong = router._starts[-1] != router.partitions or partitions not in (None, router.partitions)
+            if router.centroids is not None and (np.diff(router.owner) < 0).any():
+                raise ValueError("owners of centroids are not ascending")
         except (ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
             raise ContractError(f"{path}: no router ({error})", "restore or rebuild the release") from error
         if wrong:

@@ -12,11 +12,10 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from simpipe import files, releases, storage
+from simpipe import files, releases, remote, storage, tags
 from simpipe.errors import ContractError, ReleaseError
 from simpipe.manifest import MANIFEST_JSON, Manifest, ManifestFile
 
@@ -79,7 +78,7 @@ def open_mirror(uri: str, release: str | None, cache_dir: str | Path | None) -> 
     """Opens a release on object storage; reads the pointer and the manifest only.
 
     Args:
-      uri: `gs://BUCKET/ROOT` (its live release, or the one named by `release`), or a release's own folder.
+      uri: `gs://BUCKET/ROOT` (its live release, or the one named by `release`, an id or a tag), or a release's own folder.
       cache_dir: of local copies; None: `default_cache()`.
 
     Raises:
@@ -93,7 +92,7 @@ def open_mirror(uri: str, release: str | None, cache_dir: str | Path | None) -> 
         address, release = parent, name
     root = storage.open_folder(address)
     local = cache / "roots" / hashlib.sha256(root.where.encode()).hexdigest()[:16]
-    with _named(local, root.where):
+    with remote.named(local, root.where):
         if release is None:
             _copy(root, releases.LIVE_JSON, local)
             pointer = releases.read_pointer(local)
@@ -101,22 +100,12 @@ def open_mirror(uri: str, release: str | None, cache_dir: str | Path | None) -> 
                 raise ReleaseError(f"{local}: nothing is published", "run `simpipe publish`, or name a release with --release")
             name = pointer.release
         else:
-            name = release
+            name = tags.resolve(root, release)
         folder = files.inside(releases.releases_folder(local), name)
         if not _copy(root, f"releases/{name}/{MANIFEST_JSON}", local):
             raise ReleaseError(f"{folder}: no such release, or an unfinished one", "look at the folder `releases`")
         folder, manifest = releases.open_live(local) if release is None else releases.find(local, name)
     return Mirror(folder, cache, root), manifest
-
-
-@contextlib.contextmanager
-def _named(local: Path, uri: str) -> Iterator[None]:
-    """Errors name the address, not the copy."""
-    try:
-        yield
-    except (ReleaseError, ContractError) as error:
-        texts = (text.replace(str(local), uri) for text in (error.message, error.cure))
-        raise type(error)(*texts) from None
 
 
 def _copy(root: storage.Folder, name: str, local: Path) -> bool:

@@ -1,39 +1,35 @@
-"""Releases and the pointer: create, find, extend, publish, roll back. The only module that moves `live.json`."""
+"""Releases: create, find, extend, verify, publish, roll back."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from simpipe import files
-from simpipe.errors import ContractError, PublishConflictError, ReleaseError
+from simpipe import files, remote, storage, tags
+from simpipe.errors import ContractError, ReleaseError
+from simpipe.leases import Lease, take_lease
 from simpipe.manifest import MANIFEST_JSON, Manifest, ManifestFile
+from simpipe.pointer import LIVE_JSON, Pointer, move_pointer, now, read_pointer
 
-LIVE_JSON = "live.json"
+__all__ = ["LIVE_JSON", "Pointer", "now", "read_pointer"]  # of the pointer, for those who work on releases
+
 BUILD_JSON = "build.json"
 PUBLISHED = "PUBLISHED"
+PRUNED = "PRUNED"
 NEEDED_STEPS = ("calibrate", "evaluate")
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """`live.json`: which release answers."""
-
-    release: str
-    previous: str | None
-    published_at: str
-    manifest_sha256: str
+_MOVES = 100  # how often the pointer may move while the live release is opened
 
 
 def releases_folder(root: Path) -> Path:
     return root / "releases"
 
 
-def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def new_release_lock(root: Path) -> Path:
+    """Held while a release's folder is made, so that `prune` can tell it from what a kill left."""
+    return root / ".locks" / "new-release"
 
 
 def start_release(root: Path, build_key: str) -> Path:
@@ -41,11 +37,13 @@ def start_release(root: Path, build_key: str) -> Path:
     parent = releases_folder(root)
     for folder in sorted(parent.glob("*Z-*"), reverse=True):
         mark = folder / BUILD_JSON
-        if mark.exists() and not (folder / MANIFEST_JSON).exists() and files.read_json(mark).get("key") == build_key:
+        done = (folder / MANIFEST_JSON).exists() or (folder / PRUNED).exists()
+        if mark.exists() and not done and files.read_json(mark).get("key") == build_key:
             files.remove_leftovers(folder)
             return folder
-    folder = _new_folder(parent, build_key)
-    files.write_json(folder / BUILD_JSON, {"key": build_key})
+    with files.locked(new_release_lock(root)):
+        folder = _new_folder(parent, build_key)
+        files.write_json(folder / BUILD_JSON, {"key": build_key})
     return folder
 
 
@@ -61,13 +59,17 @@ def _new_folder(parent: Path, build_key: str) -> Path:
 
 
 def find(root: Path, release: str | None = None) -> tuple[Path, Manifest]:
-    """A finished release by id; without one the newest.
+    """A finished release by id, by tag, or as `live` or `previous`; without a name the newest.
 
     Raises:
       ReleaseError: there is none.
     """
     if release is not None:
+        release = tags.resolve(root, release)
         folder = releases_folder(root) / release
+        if (folder / PRUNED).exists() and not (folder / MANIFEST_JSON).exists():
+            cure = "see `simpipe releases`; other releases still use the files that are left"
+            raise ReleaseError(f"{folder}: was removed by `simpipe prune`", cure)
         if Path(release).name != release or not folder.is_dir():
             known = ", ".join(path.name for path, _ in finished(root)[:5]) or "none"
             raise ReleaseError(f"{folder}: no such release; there are: {known}", "see `simpipe releases`")
@@ -76,6 +78,21 @@ def find(root: Path, release: str | None = None) -> tuple[Path, Manifest]:
     if not found:
         raise ReleaseError(f"{releases_folder(root)}: no finished release", "run `simpipe build` or `simpipe run`")
     return found[0]
+
+
+@contextlib.contextmanager
+def holding(root: Path, release: str | None = None) -> Iterator[tuple[Path, Manifest]]:
+    """`find`, with a lease for the block: `prune` leaves the release alone, and with it all files that it refers to.
+
+    Whoever makes a release out of another one holds that one until the new manifest is written.
+    """
+    folder, _ = find(root, release)
+    lease = take_lease(folder)
+    try:
+        yield find(root, folder.name)
+    finally:
+        if lease is not None:
+            lease.close()
 
 
 def finished(root: Path) -> list[tuple[Path, Manifest]]:
@@ -108,7 +125,6 @@ def open_for_change(folder: Path, manifest: Manifest, step: str) -> tuple[Path, 
     if not (folder / PUBLISHED).exists():
         files.remove_leftovers(folder)  # of a step that was killed while it wrote
         return folder, manifest
-    fresh = _new_folder(folder.parent, manifest.steps["build"])
     later = {"calibrate": ("calibrate", "evaluate", "report"), "evaluate": ("evaluate", "report"), "report": ("report",)}[step]
     carried = tuple(
         ManifestFile(path=entry.path, size=entry.size, sha256=entry.sha256, release=entry.release or manifest.release)
@@ -116,10 +132,12 @@ def open_for_change(folder: Path, manifest: Manifest, step: str) -> tuple[Path, 
     )
     steps = {name: key for name, key in manifest.steps.items() if name not in later}
     parents = tuple(dict.fromkeys([*manifest.parents, manifest.release]))
-    derived = manifest.model_copy(
-        update={"release": fresh.name, "created_at": now(), "files": carried, "steps": steps, "parents": parents}
-    )
-    derived.save(fresh)
+    changed = {"created_at": now(), "files": carried, "steps": steps, "parents": parents}
+    root = folder.parent.parent
+    with holding(root, folder.name), files.locked(new_release_lock(root)):
+        fresh = _new_folder(folder.parent, manifest.steps["build"])
+        derived = manifest.model_copy(update={"release": fresh.name, **changed})
+        derived.save(fresh)
     return fresh, derived
 
 
@@ -171,32 +189,43 @@ def check_counts(manifest: Manifest) -> None:
 # --- the pointer ---------------------------------------------------------------------------------------------------
 
 
-def read_pointer(root: Path) -> Pointer | None:
-    """The pointer, or None before the first publish."""
-    path = root / LIVE_JSON
-    if not path.exists():
-        return None
-    cure = f"delete {path}, look at `simpipe releases`, and publish one of them"
-    try:
-        data = files.read_json(path)
-        pointer = Pointer(data["release"], data.get("previous"), data["published_at"], data["manifest_sha256"])
-    except (ContractError, KeyError, TypeError, AttributeError):
-        raise ReleaseError(f"{path}: damaged, not a pointer", cure) from None
-    texts = [pointer.release, pointer.published_at, pointer.manifest_sha256, pointer.previous or ""]
-    if not all(isinstance(text, str) for text in texts):
-        raise ReleaseError(f"{path}: damaged, not a pointer", cure)
-    return pointer
-
-
 def open_live(root: Path) -> tuple[Path, Manifest]:
     """The live release.
 
     Raises:
       ReleaseError: nothing is published, or the manifest is not the one that was published.
     """
+    return _published(root, _pointer(root))
+
+
+def lease_live(root: Path) -> tuple[Path, Manifest, Lease | None]:
+    """The live release, with a lease on it where there can be one; whatever is published and pruned meanwhile.
+
+    Raises:
+      ReleaseError: see `open_live`.
+    """
+    for _ in range(_MOVES):
+        pointer = _pointer(root)
+        lease = take_lease(files.inside(releases_folder(root), pointer.release))
+        try:
+            return *_published(root, pointer), lease
+        except ReleaseError:
+            if lease is not None:
+                lease.close()
+            # Where the pointer has moved on, the release may have been pruned before it was leased.
+            if _pointer(root) == pointer:
+                raise
+    raise ReleaseError(f"{root / LIVE_JSON}: moves faster than a release can be opened", "name a release with --release")
+
+
+def _pointer(root: Path) -> Pointer:
     pointer = read_pointer(root)
     if pointer is None:
         raise ReleaseError(f"{root}: nothing is published", "run `simpipe publish`, or name a release with --release")
+    return pointer
+
+
+def _published(root: Path, pointer: Pointer) -> tuple[Path, Manifest]:
     path = releases_folder(root) / pointer.release / MANIFEST_JSON
     # Before it is read: an altered one may be no JSON any more.
     if Path(pointer.release).name == pointer.release and path.is_file() and files.sha256_file(path) != pointer.manifest_sha256:
@@ -207,72 +236,81 @@ def open_live(root: Path) -> tuple[Path, Manifest]:
 
 
 def publish(
-    root: Path,
+    root: str | Path,
     release: str | None = None,
     *,
     expected: str | None = None,
     needed_steps: tuple[str, ...] = NEEDED_STEPS,
+    forced: Sequence[str] = (),
 ) -> Pointer:
     """Makes a release live, after verifying every file of it.
 
     Args:
-      root: the data sets' root.
-      release: its id; without one the newest finished release.
-      expected: the release that must be live at that moment (conditional move); None: whatever was live when this
-        call began.
+      root: the data sets' root, local or `gs://BUCKET/ROOT`.
+      release: its id, a tag, or `previous`; without one the newest finished release (of a local root).
+      expected: the id of the release that must be live at that moment (conditional move); None: whatever was live when
+        this call began.
       needed_steps: what must have run on it.
+      forced: gates that had failed, to be recorded in the pointer.
 
     Raises:
       ReleaseError: the release is unfinished, not calibrated or altered.
       PublishConflictError: the pointer moved in between.
     """
-    before = read_pointer(root)
-    was_live = before.release if before else None
-    folder, manifest = find(root, release)
+    if expected is None:
+        before = read_pointer(root)
+        expected = before.release if before else None
+    if storage.is_remote(root):
+        return _publish_remote(storage.open_folder(root), release, expected, needed_steps, forced)
+    root = files.local(root)
+    with holding(root, release) as (folder, manifest):
+        _check_steps(manifest, needed_steps)
+        verify_release(folder, manifest)
+
+        def mark() -> None:
+            if not (folder / PUBLISHED).exists():
+                files.write_bytes(folder / PUBLISHED, b"")
+
+        sha256 = files.sha256_file(folder / MANIFEST_JSON)
+        return move_pointer(root, folder.name, expected=expected, manifest_sha256=sha256, forced=forced, prepare=mark)
+
+
+def _publish_remote(
+    root: storage.Folder, release: str | None, expected: str | None, needed_steps: tuple[str, ...], forced: Sequence[str]
+) -> Pointer:
+    if release is None:
+        raise ReleaseError(f"{root.where}: which release is not said", "name one with --release")
+    name = tags.resolve(root, release)
+    manifest, sha256 = remote.load_manifest(root, name)
+    _check_steps(manifest, needed_steps)
+    remote.verify_files(root, manifest)
+    check_counts(manifest)
+
+    def mark() -> None:
+        root.write_if(f"releases/{name}/{PUBLISHED}", b"", 0)
+
+    return move_pointer(root, name, expected=expected, manifest_sha256=sha256, forced=forced, prepare=mark)
+
+
+def _check_steps(manifest: Manifest, needed_steps: tuple[str, ...]) -> None:
     for step in needed_steps:
         if step not in manifest.steps:
             raise ReleaseError(f"release {manifest.release}: `{step}` has not run on it", f"run `simpipe {step}` first")
-    verify_release(folder, manifest)
-    return _move(root, folder, previous=was_live, expected=expected if expected is not None else was_live)
 
 
-def rollback(root: Path) -> Pointer:
+def rollback(root: str | Path) -> Pointer:
     """Makes the previous release live again.
 
     Raises:
       ReleaseError: there is none, or it was altered.
+      PublishConflictError: the pointer moved in between.
     """
     pointer = read_pointer(root)
     if pointer is None or pointer.previous is None:
         raise ReleaseError(
             f"{root}: no previous release to go back to", "publish a release by name: simpipe publish --release ID"
         )
-    folder, manifest = find(root, pointer.previous)
-    verify_release(folder, manifest)
-    return _move(root, folder, previous=pointer.release, expected=pointer.release)
-
-
-def _move(root: Path, folder: Path, *, previous: str | None, expected: str | None) -> Pointer:
-    """Moves the pointer only if `expected` is still live. The lock goes with the process, so a kill leaves none."""
-    with files.locked(root / ".live.lock"):
-        current = read_pointer(root)
-        live = current.release if current else None
-        if live != expected:
-            raise PublishConflictError(
-                f"{root / LIVE_JSON}: {live} went live meanwhile (expected {expected})", "look, then publish again"
-            )
-        sha256 = files.sha256_file(folder / MANIFEST_JSON)
-        if current is not None and live == folder.name:
-            if current.manifest_sha256 != sha256:
-                cure = f"restore it, roll back, or delete {folder} and run again"
-                raise ReleaseError(f"{folder / MANIFEST_JSON}: altered after it was published", cure)
-            return current
-        mark = folder / PUBLISHED
-        if not mark.exists():
-            files.write_bytes(mark, b"")
-        pointer = Pointer(folder.name, previous, now(), sha256)
-        files.write_json(root / LIVE_JSON, pointer.__dict__)
-        return pointer
+    return publish(root, pointer.previous, expected=pointer.release, needed_steps=())
 
 
 def overview(root: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""Reads the files of a data set's folder, local or on Google Cloud Storage, by one small interface.
+"""The files of a data set's folder, local or on Google Cloud Storage, by one small interface: reads, and conditional writes.
 
-Nothing else of simpipe talks to object storage. Reading is safe from several threads and after a fork, and a folder
+Nothing else of simpipe talks to object storage. All of it is safe from several threads and after a fork, and a folder
 can be pickled: it holds its address only.
 """
 
@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,14 @@ _GCS = "gs://"
 _BLOCK = 8 << 20
 _MISSING_CURE = "check the path, or run the step that writes it again"
 _ACCESS_CURE = "run `gcloud auth application-default login`, or grant the account `storage.objects.get` and `.list` on the bucket"
+_WRITE_CURE = (
+    "run `gcloud auth application-default login`, or grant the account `storage.objects.create` and `.delete` on the bucket"
+)
 _NETWORK_CURE = "check the network and run again, or copy the data to a local folder"
 _DEADLINE = 120.0  # seconds that a request is repeated for before it counts as failed
 _CONNECTIONS = 64  # kept open for threads that read at the same time
+_MOVES = 20  # how often a file may be replaced while it is read
+_WRITE_TOKEN = "simpipe-write"  # metadata of an object: which call wrote it
 
 
 @runtime_checkable
@@ -64,6 +70,23 @@ class Folder(Protocol):
         """The files directly in the folder, in order; none where the folder is missing."""
         ...
 
+    def read_with_generation(self, name: str) -> tuple[bytes, int] | None:
+        """The whole file, and a number above 0 that another content of it does not have; None where there is no file."""
+        ...
+
+    def write_if(self, name: str, data: bytes, generation: int) -> bool:
+        """Writes a file only if it is still of this generation; 0: only if there is none. Nobody sees half of it.
+
+        Returns:
+          Whether it was written. Of several that name the same generation exactly one writes.
+        """
+        ...
+
+
+def is_remote(where: object) -> bool:
+    """Whether an address is one of object storage."""
+    return isinstance(where, GcsFolder) or str(where).startswith(_GCS)
+
 
 def open_folder(where: str | Path | Folder) -> Folder:
     """The folder at a local path or at `gs://bucket/prefix`. Nothing is read yet.
@@ -85,6 +108,11 @@ def open_folder(where: str | Path | Folder) -> Folder:
     except ImportError as error:
         raise SimpipeError(f"{where}: google-cloud-storage is not installed ({error})", "pip install 'simpipe[gcp]'") from None
     return GcsFolder(bucket, prefix.strip("/"))
+
+
+def subfolder(folder: Folder, name: str) -> Folder:
+    """A folder within a folder."""
+    return open_folder(Path(folder.full(name)) if isinstance(folder, LocalFolder) else folder.full(name))
 
 
 def read_json(folder: Folder, name: str) -> Any:
@@ -140,6 +168,22 @@ class LocalFolder:
 
     def names(self) -> list[str]:
         return list(self.sizes())
+
+    def read_with_generation(self, name: str) -> tuple[bytes, int] | None:
+        try:
+            data = files.inside(self.path, name).read_bytes()
+        except FileNotFoundError:
+            return None
+        return data, _content_number(data)
+
+    def write_if(self, name: str, data: bytes, generation: int) -> bool:
+        path = files.inside(self.path, name)
+        with files.locked(path.with_name(f".{path.stem}.lock")):
+            found = self.read_with_generation(name)
+            if (found[1] if found else 0) != generation:
+                return False
+            files.write_bytes(path, data)
+            return True
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[Any]:
@@ -198,6 +242,37 @@ class GcsFolder:
     def names(self) -> list[str]:
         return list(self.sizes())
 
+    def read_with_generation(self, name: str) -> tuple[bytes, int] | None:
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        path = self.full(name)
+        for _ in range(_MOVES):
+            with _plain_errors(path), contextlib.suppress(NotFound, PreconditionFailed):  # replaced since: look again
+                blob = self._bucket().get_blob(self._key(name), retry=_retry())
+                if blob is None:
+                    return None
+                number = int(blob.generation)
+                data = blob.download_as_bytes(raw_download=True, if_generation_match=number, retry=_retry())
+                return data, number
+        raise SimpipeError(f"{path}: is replaced faster than it can be read", "stop what writes it again and again")
+
+    def write_if(self, name: str, data: bytes, generation: int) -> bool:
+        from google.api_core.exceptions import PreconditionFailed
+
+        path, token = self.full(name), secrets.token_hex(8)
+        with _plain_errors(path, "written", _WRITE_CURE):
+            blob = self._bucket().blob(self._key(name))
+            blob.metadata = {_WRITE_TOKEN: token}
+            try:
+                blob.upload_from_string(
+                    data, content_type="application/octet-stream", if_generation_match=generation, retry=_retry()
+                )
+            except PreconditionFailed:
+                # The answer to a write that took effect may have been lost, and the repeated write then met its own.
+                there = self._bucket().get_blob(self._key(name), retry=_retry())
+                return there is not None and (there.metadata or {}).get(_WRITE_TOKEN) == token
+            return True
+
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}" if self.prefix else name
 
@@ -209,6 +284,10 @@ class GcsFolder:
         with _plain_errors(path):
             # Raw: a gzip shard must arrive as it is stored, whatever its Content-Encoding says.
             return self._bucket().blob(self._key(name)).download_as_bytes(raw_download=True, retry=_retry(), **span)
+
+
+def _content_number(data: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big") or 1
 
 
 def _retry() -> Any:
@@ -235,7 +314,7 @@ def _client(process: int, emulator: str | None) -> Any:
 
 
 @contextlib.contextmanager
-def _plain_errors(path: str) -> Iterator[None]:
+def _plain_errors(path: str, done: str = "read", access_cure: str = _ACCESS_CURE) -> Iterator[None]:
     """Turns the client library's errors into ours, each naming the `gs://` path."""
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError
@@ -246,9 +325,9 @@ def _plain_errors(path: str) -> Iterator[None]:
     except exceptions.NotFound:
         raise ContractError(f"{path}: no such object or bucket", _MISSING_CURE) from None
     except (exceptions.Unauthorized, exceptions.Forbidden) as error:
-        raise SimpipeError(f"{path}: access refused ({error.message})", _ACCESS_CURE) from None
+        raise SimpipeError(f"{path}: access refused ({error.message})", access_cure) from None
     except exceptions.RequestRangeNotSatisfiable:
         raise
     except (exceptions.GoogleAPIError, GoogleAuthError, RequestException, OSError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SimpipeError(f"{path}: cannot be read ({text})", _NETWORK_CURE) from None
+        raise SimpipeError(f"{path}: cannot be {done} ({text})", _NETWORK_CURE) from None

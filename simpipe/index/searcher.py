@@ -6,13 +6,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simpipe import files, mirror, releases, store
+from simpipe import files, mirror, releases, storage, store
 from simpipe.arrow import pc
 from simpipe.cutpoints import CUTPOINTS_JSON
 from simpipe.errors import QueryError, ReleaseError
@@ -25,6 +26,7 @@ from simpipe.index.router import ROUTER_FILE, Router
 from simpipe.index.rows import ROWS_FILE, Rows
 from simpipe.index.setting import ALL, SearchSetting
 from simpipe.index.stored import Vectors
+from simpipe.leases import Lease, take_lease
 from simpipe.manifest import MANIFEST_JSON, Manifest, ManifestFile
 from simpipe.types import Neighbors
 
@@ -41,7 +43,7 @@ def open_release(
 
     Args:
       uri: a root (its live release answers, or the one named by `release`) or a release's own folder, local or `gs://`.
-      release: a release id under the root.
+      release: a release id under the root, a tag, `live` or `previous`.
       verify: check all files now. Otherwise each file is checked just before it is first read.
       cache_bytes: of partitions that stay loaded; None: 4 GiB, or half of the memory.
       cache_dir: where files from `gs://` are kept; None: under the user's cache folder.
@@ -50,18 +52,19 @@ def open_release(
       ReleaseError: nothing is published, the release is unfinished, or a file was altered.
       SimpipeError: storage cannot be reached.
     """
-    if str(uri).startswith("gs://"):
+    lease = None
+    if storage.is_remote(uri):
         source, manifest = mirror.open_mirror(str(uri), release, cache_dir)
         folder, fetch = source.folder, source.fetch
     else:
         path, fetch = files.local(uri), releases.verify_file
-        if release is None and (path / MANIFEST_JSON).exists():
-            folder, manifest = path, Manifest.load(path)
-        elif release is None:
-            folder, manifest = releases.open_live(path)
+        if release == "live" or (release is None and not (path / MANIFEST_JSON).exists()):
+            folder, manifest, lease = releases.lease_live(path)
         else:
-            folder, manifest = releases.find(path, release)
-    searcher = Searcher(folder, manifest, fetch=fetch, cache_bytes=cache_bytes)
+            folder = path if release is None else releases.find(path, release)[0]
+            lease = take_lease(folder)
+            manifest = Manifest.load(folder)  # with the lease: what is still here now stays
+    searcher = Searcher(folder, manifest, fetch=fetch, cache_bytes=cache_bytes, lease=lease)
     if verify:
         for entry in manifest.files:
             searcher.file(entry.path)
@@ -72,10 +75,14 @@ def open_release(
 class Searcher(BaseSearcher):
     """Answers queries from one release. Partitions are verified and loaded when first asked; threads may share it.
 
+    A context manager: `close` gives the lease back, and so does the end of the last reference. After that `prune` may remove
+    files that were not read yet.
+
     Args:
       folder: of the release. manifest: of it.
       fetch: the local path of a listed file, after it was verified; see `releases.verify_file`.
       cache_bytes: see `open_release`.
+      lease: that keeps the release from being pruned; None: the caller sees to it.
     """
 
     def __init__(
@@ -85,8 +92,10 @@ class Searcher(BaseSearcher):
         *,
         fetch: Callable[[Path, ManifestFile], Path] = releases.verify_file,
         cache_bytes: int | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self.folder = folder
+        self._lease = lease
         self.manifest = manifest
         self.title = f"release {manifest.release}"
         self.dim, self.distance, self.encoder = manifest.dim, manifest.distance, manifest.encoder.fingerprint
@@ -104,6 +113,17 @@ class Searcher(BaseSearcher):
         self._files = [under.get(partition_folder(number), []) for number in range(len(manifest.partitions))]
         limit = default_bytes() if cache_bytes is None else cache_bytes
         self._partitions = PartitionCache(self._load, lambda number: sum(entry.size for entry in self._files[number]), limit)
+
+    def close(self) -> None:
+        """Lets `prune` remove the release. Partitions that are loaded go on answering."""
+        if self._lease is not None:
+            self._lease.close()
+
+    def __enter__(self) -> Searcher:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
     @property
     def items(self) -> int:

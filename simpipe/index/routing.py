@@ -47,6 +47,7 @@ class Router:
       names: of the territories of a column router: its values.
       spill: `none`, `nearest` or `soar`. reach: an item is also put into a second partition that is at most so much farther
         (squared distance, with offsets) than its own.
+      trained: partitions that it had when it was trained, where some were divided or merged since; 0: as many as now.
     """
 
     partitions: int
@@ -58,6 +59,7 @@ class Router:
     names: tuple[str, ...] = ()
     spill: str = "none"
     reach: float = 0.0
+    trained: int = 0
 
     @functools.cached_property
     def _splits(self) -> np.ndarray:
@@ -256,6 +258,8 @@ class Router:
         """Writes one `.npz` without pickles; the same router gives the same bytes."""
         about = {"partitions": self.partitions, "kind": self.kind, "names": list(self.names)}
         about |= {"spill": self.spill, "reach": self.reach}
+        if self.trained:
+            about["trained"] = self.trained
         arrays: dict[str, Any] = {"owner": self.owner, "offsets": self.offsets, "splits": self.splits}
         if self.centroids is not None:
             arrays["centroids"] = self.centroids

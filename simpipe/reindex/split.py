@@ -1,10 +1,10 @@
-"""Router surgery: partitions are divided and merged by changing who owns their centroids, so that no other one's rows move.
+"""Router surgery: partitions are divided, merged, or give rows to another by changing who owns their centroids.
 
-A partition with enough centroids is divided between them: queries and items meet the same centroids as before. Where they are
-too few or too coarse, one is replaced by two that are fitted to its rows. Two are nearer to the rows than the one was; by
-as much their offset is larger, so that the partition does not grow. Items of other partitions stay where they are all the
-same; but the border moves a little, so that a new item or a query there may go to the other side first. The nearest items
-are then in the second nearest partition: margins and probes find them as on any border.
+With enough centroids no row of any other partition moves: queries and items meet the same centroids as before. Where they are
+too few or too coarse, one is replaced by two that are fitted to its rows. Two are nearer to the rows than the one was; by as
+much their offset is larger, so that the partition does not grow. Items of other partitions stay where they are all the same;
+but the border moves a little, so that a new item or a query there may go to the other side first. The nearest items are then
+in the second nearest partition: margins and probes find them as on any border.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from simpipe.index.nearest import Nearest
 from simpipe.index.routing import Router
 
 _OFF = 0.2  # of a part's rows, by which it may miss them before a centroid is replaced by two
-_LEAST = 0.1  # of the rows, that each half has to hold
+_LEAST = 0.05  # of the rows, that each half has to hold
 _FITS = 8  # centroids that are replaced for one cut, at most
 _LEARNED = 20_000  # rows that two new centroids are fitted to
 
@@ -44,7 +44,7 @@ def merge(router: Router, source: int, target: int) -> Router:
     assert router.centroids is not None
     given, taking = router.territories_of([source, target])
     owner = np.where(router.owner == given, taking, router.owner)
-    return _sorted(router, router.centroids, owner, router.offsets)
+    return _sorted(replace(router, trained=router.trained or router.partitions), router.centroids, owner, router.offsets)
 
 
 def divide(router: Router, number: int, vectors: np.ndarray, slots: Sequence[int]) -> tuple[Router, dict[int, float]] | None:
@@ -73,6 +73,7 @@ def divide(router: Router, number: int, vectors: np.ndarray, slots: Sequence[int
     wider = replace(
         router,
         partitions=router.partitions + more,
+        trained=router.trained or router.partitions,
         splits=np.concatenate([router.splits, np.ones(more, router.splits.dtype)]),
     )
     territories = wider.territories_of(numbers)
@@ -85,6 +86,36 @@ def divide(router: Router, number: int, vectors: np.ndarray, slots: Sequence[int
     siblings = sorted(numbers)
     counts = np.bincount(np.searchsorted(siblings, assign_among(divided, vectors, siblings)), minlength=len(siblings))
     return divided, {each: float(count / len(vectors)) for each, count in zip(siblings, counts, strict=True)}
+
+
+def shift(router: Router, number: int, vectors: np.ndarray, target: int, share: float) -> tuple[Router, float] | None:
+    """Gives the centroids of a partition that lie nearest to another one to that one.
+
+    Args:
+      router: in which both are territories of their own.
+      number, vectors: the partition and its rows float32[n, dim]. target: the other one.
+      share: of the rows, to be given away.
+
+    Returns:
+      The router, and the share that went; None where the rows cannot be divided, because they are equal.
+    """
+    assert router.centroids is not None
+    home, there = router.territories_of([number, target])
+    own = router.owner == home
+    if not len(vectors):
+        return None
+    with one_thread():
+        cells = _Cells(router.centroids[own], router.offsets[own], vectors, toward=router.centroids[router.owner == there])
+        halves = _halved(cells, share, off=_OFF / 4)
+    if halves is None:
+        return None
+    shifted = _sorted(
+        replace(router, trained=router.trained or router.partitions),
+        np.concatenate([router.centroids[~own], *(half.centroids for half in halves)]),
+        np.concatenate([router.owner[~own], np.repeat([there, home], [len(half.centroids) for half in halves])]),
+        np.concatenate([router.offsets[~own], *(half.offsets for half in halves)]),
+    )
+    return shifted, float((assign_among(shifted, vectors, sorted([number, target])) == target).mean())
 
 
 def distances_from(router: Router, number: int) -> np.ndarray:
@@ -111,11 +142,15 @@ def _sorted(router: Router, centroids: np.ndarray, owner: np.ndarray, offsets: n
 
 @dataclass(frozen=True, eq=False)
 class _Cells:
-    """Centroids float32[c, dim] with offsets float32[c], and the rows float32[n, dim] that lie nearest to them."""
+    """Centroids float32[c, dim] with offsets float32[c], and the rows float32[n, dim] that lie nearest to them.
+
+    They are divided along their main axis, or by their distance to `toward`, float32[m, dim].
+    """
 
     centroids: np.ndarray
     offsets: np.ndarray
     vectors: np.ndarray
+    toward: np.ndarray | None = None
 
     @cached_property
     def near(self) -> np.ndarray:
@@ -130,10 +165,12 @@ class _Cells:
         """Some of the cells with their rows."""
         kept = np.zeros(len(self.centroids), bool)
         kept[chosen] = True
-        return _Cells(self.centroids[kept], self.offsets[kept], self.vectors[kept[self.near]])
+        return replace(self, centroids=self.centroids[kept], offsets=self.offsets[kept], vectors=self.vectors[kept[self.near]])
 
     def order(self) -> np.ndarray:
-        """The cells along the main axis of the centroids, weighted by their rows: int64[c]."""
+        """The cells from one end to the other, their rows weighed: int64[c]."""
+        if self.toward is not None:
+            return np.argsort(_squares(self.centroids, self.toward), kind="stable")
         weights = np.maximum(self.shares, 1e-6)
         middle = (weights @ self.centroids) / weights.sum()
         spread = (self.centroids - middle).astype(np.float64)
@@ -148,10 +185,10 @@ class _Cells:
         if len(two) < 2:
             return None
         others = np.arange(len(self.centroids)) != cell
-        nearer = _squares(members, self.centroids[[cell]]) - _squares(members, two)
+        nearer = (_squares(members, self.centroids[[cell]]) - _squares(members, two)).mean()
         offset = np.float32(self.offsets[cell] + nearer)
         offsets = np.concatenate([self.offsets[others], [offset, offset]])
-        return _Cells(np.concatenate([self.centroids[others], two]), offsets, self.vectors)
+        return replace(self, centroids=np.concatenate([self.centroids[others], two]), offsets=offsets)
 
 
 def _parts(cells: _Cells, parts: int) -> list[_Cells]:
@@ -186,10 +223,10 @@ def _line(cells: _Cells) -> tuple[np.ndarray, np.ndarray]:
     return order, np.cumsum(cells.shares[order])
 
 
-def _squares(vectors: np.ndarray, centroids: np.ndarray) -> float:
-    """The mean squared distance of vectors to the nearest centroid."""
+def _squares(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """The squared distance of each vector to the nearest centroid: float64[n]."""
     squares = np.full(len(vectors), np.inf)
     for centroid in centroids:
         difference = vectors - centroid
         squares = np.minimum(squares, np.einsum("nd,nd->n", difference, difference))
-    return float(squares.mean(dtype=np.float64))
+    return squares

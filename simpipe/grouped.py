@@ -61,3 +61,16 @@ def read_group(paths: Sequence[Path], group: int, groups: int) -> pa.Table | Non
     if schema is None:
         return None
     return pa.Table.from_batches([batch for batch in batches if batch.num_rows], schema=schema)
+
+
+def count_groups(paths: Sequence[Path], groups: int) -> np.ndarray:
+    """Rows of each group over all files: int64[groups]."""
+    counts = np.zeros(groups, np.int64)
+    for path in paths:
+        if path.stat().st_size == 0:
+            continue
+        with pa.memory_map(str(path)) as source:
+            reader = pa.ipc.open_file(source)
+            rows = [reader.get_batch(number).num_rows for number in range(reader.num_record_batches)]
+        counts += np.array(rows, np.int64).reshape(-1, groups).sum(axis=0)
+    return counts

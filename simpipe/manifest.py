@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,15 @@ from simpipe.errors import ReleaseError
 MANIFEST_JSON = "manifest.json"
 FORMAT_VERSION = 2
 _READ = (1, 2)  # 2 may hide rows of a partition, which a reader of 1 would answer with
+
+
+def made_by(verb: str) -> dict[str, str]:
+    """Who made a release, by which verb, and when: `made` of its provenance."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user without a name
+        user = str(os.getuid())
+    return {"by": f"{user}@{socket.gethostname()}", "verb": verb, "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
 class _Record(BaseModel):

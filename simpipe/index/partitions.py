@@ -52,6 +52,21 @@ def build_partition(
     return _write(folder, rows, encode(vectors, storage), backend)
 
 
+def build_stored(
+    rows: Rows,
+    stored: tuple[np.ndarray, np.ndarray | None],
+    folder: Path,
+    config: BackendConfig,
+    *,
+    distance: str,
+    storage: Storage,
+) -> dict[str, Any]:
+    """Builds one partition of vectors that are stored already (see `stored.join_stored`), in the order of `rows`; see
+    `build_partition`. The index is that of the stored values."""
+    vectors = np.asarray(decoded(*stored, distance)[:], np.float32)
+    return _write(folder, rows, stored, build_backend(vectors, config, distance=distance, storage=storage))
+
+
 def write_partition(partition: Partition, folder: Path) -> dict[str, Any]:
     """Writes a partition in memory (float32) with the very index that answered; see `build_partition`."""
     return _write(folder, partition.rows, (np.asarray(partition.vectors, np.float32), None), partition.backend)

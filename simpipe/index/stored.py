@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,17 +63,17 @@ class StoredVectors:
     ndim = 2
 
     def __init__(self, data: np.ndarray, scale: np.ndarray | None, distance: str) -> None:
-        self._data, self._scale, self._distance = data, scale, distance
+        self.data, self.scale, self._distance = data, scale, distance
         self.shape = data.shape
 
     def __len__(self) -> int:
-        return len(self._data)
+        return len(self.data)
 
     def __getitem__(self, rows: slice | int | np.ndarray) -> np.ndarray:
         """float32[..., dim] of rows; each is decoded by itself, whatever else is asked for."""
-        values = self._data[rows].astype(np.float32)
-        if self._scale is not None:
-            values *= self._scale
+        values = self.data[rows].astype(np.float32)
+        if self.scale is not None:
+            values *= self.scale
         if self._distance != "cosine":
             return values
         return prepare(values.reshape(-1, values.shape[-1]), "cosine").reshape(values.shape)
@@ -86,6 +88,55 @@ Vectors = np.ndarray | StoredVectors
 def decoded(data: np.ndarray, scale: np.ndarray | None, distance: str) -> Vectors:
     """What `encode` returned, to be read as float32[n, dim]."""
     return data if data.dtype == np.float32 else StoredVectors(data, scale, distance)
+
+
+def raw(vectors: Vectors) -> tuple[np.ndarray, np.ndarray | None]:
+    """What `decoded` was made from: values as they are stored [n, dim], and the scale float32[dim] of int8."""
+    return (vectors, None) if isinstance(vectors, np.ndarray) else (vectors.data, vectors.scale)
+
+
+def join_stored(
+    kept: Sequence[tuple[np.ndarray, np.ndarray | None]], fresh: np.ndarray, storage: Storage
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Stored rows of some partitions and new vectors, as one partition stores them.
+
+    Kept values stay as they are, bit for bit, however often they pass here. Of int8 they change only in dimensions whose scale
+    is too small for another part or for a new row.
+
+    Args:
+      kept: stored rows [n, dim] and their scale, see `raw`. fresh: float32[m, dim], prepared.
+
+    Returns:
+      Kept rows in their order, then the new ones; see `encode`.
+
+    Raises:
+      ConfigError: see `encode`.
+    """
+    kept = [(data, scale) for data, scale in kept if len(data)]
+    if not kept:
+        return encode(fresh, storage)
+    if storage != "int8":
+        return np.concatenate([*(data for data, _ in kept), encode(fresh, storage)[0]]), None
+    scale = _common_scale(kept, fresh)
+    parts = []
+    for data, own in kept:
+        other = np.flatnonzero(own != scale)
+        if len(other):
+            data = data.copy()
+            data[:, other] = np.clip(np.rint(data[:, other] * (own / scale)[other]), -127, 127)
+        parts.append(data)
+    added = np.clip(np.rint(fresh / scale), -127, 127).astype(np.int8)
+    return np.concatenate([*parts, added]), scale
+
+
+def _common_scale(kept: Sequence[tuple[np.ndarray, Any]], fresh: np.ndarray) -> np.ndarray:
+    """The smallest scale float32[dim] out of those in use that all rows fit in, or what the new rows need."""
+    scale = np.zeros(fresh.shape[1], np.float32)
+    for data, own in kept:
+        scale = np.maximum(scale, np.where(data.any(axis=0), own, np.float32(0)))  # of zeros any scale is right
+    largest = np.abs(fresh).max(axis=0, initial=0)
+    scale = np.where(largest > np.float32(127.5) * scale, largest / np.float32(127), scale)
+    return np.where(scale > 0, scale, np.float32(1)).astype(np.float32)
 
 
 def map_vectors(path: Path, scale: Path, *, rows: int, dim: int, storage: Storage, distance: str) -> Vectors:

@@ -109,19 +109,54 @@ def print_columns(title: str, rows: Iterable[Mapping[str, Any]], *, digits: int 
 
 
 def print_releases(rows: list[dict[str, Any]], root: str) -> None:
-    """One line a release."""
+    """One line a release, of records of `overview`; columns that no release fills are left out."""
     console = console_of()
     if not rows:
         console.print(f"no releases under {root}")
         return
     console.print(f"[bold]releases under {escape(root)}[/bold]", soft_wrap=True)
-    table = Table()
-    for column in rows[0]:
-        table.add_column(column, justify="right" if column in ("items", "partitions", "precision@1", "ann_recall") else "left")
-    for row in rows:
-        cells = [
-            f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else str(value or "")
-            for value in row.values()
-        ]
-        table.add_row(*cells, style="bold" if row["state"] == "live" else None)
+    shown = [_release_cells(row) for row in rows]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    columns = [name for name in shown[0] if any(cells[name] for cells in shown)]
+    for name in columns:
+        table.add_column(name, justify="right" if name in _RIGHT else "left", no_wrap=name == "release")
+    for row, cells in zip(rows, shown, strict=True):
+        words = row["state"].split()
+        style = "red" if "damaged" in words else "bold" if "live" in words else None
+        table.add_row(*(escape(cells[name]) for name in columns), style=style)
     console.print(table)
+
+
+_RIGHT = ("items", "parts", "p@1", "recall")
+
+
+def _release_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """A release in 160 columns: its id tells the year, the verdict whether it was forced, and the JSON the rest."""
+    made, changes = row["made"] or {}, row["changes"]
+    by = str(made.get("by", "")).partition("@")[0]
+    parts = "" if row["partitions"] is None else str(row["partitions"])
+    said = "" if not changes else f"+{changes.get('added', 0):,} ~{changes.get('changed', 0):,} -{changes.get('deleted', 0):,}"
+    return {
+        "release": row["release"],
+        "state": row["state"].replace(" forced", "") if row["verdict"] == "forced" else row["state"],
+        "created": (row["created"] or "")[5:16].replace("T", " "),
+        "made": f"{made.get('verb', '')} {by}".strip(),
+        "from": _from(row),
+        "changes": said,
+        "items": "" if row["items"] is None else f"{row['items']:,}",
+        "parts": parts if row["rebuilt"] is None else f"{row['rebuilt']}/{parts}",
+        "backend": row["backend"] or "",
+        "encoder": (row["encoder"] or "")[:8],
+        "p@1": _number(row["precision@1"]),
+        "recall": _number(row["ann_recall"]),
+        "verdict": row["verdict"] or "-",
+    }
+
+
+def _from(row: Mapping[str, Any]) -> str:
+    """The end of the id of the release that was re-indexed, or the start of the key of the embeddings."""
+    return row["base"].partition("Z")[2] if row["base"] else str(row["embeddings"] or "")[:8]
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)

@@ -32,6 +32,10 @@ def print_report(report: Report) -> None:
             console.print(f"        cure: {escape(cure)}", soft_wrap=True)
     errors, warnings = (len(report.of(severity)) for severity in (ERROR, WARNING))
     how = "sizes compared, nothing read" if report.fast else "checksums and contents verified"
-    looked = f"{report.releases:,} releases, {report.files:,} files of {report.size / (1 << 20):,.1f} MiB, {how}"
-    said = "clean" if report.ok and not warnings else f"{errors:,} errors, {warnings:,} warnings"
+    looked = f"{_count(report.releases, 'release')}, {report.files:,} files of {report.size / (1 << 20):,.1f} MiB, {how}"
+    said = "clean" if report.ok and not warnings else f"{_count(errors, ERROR)}, {_count(warnings, WARNING)}"
     console.print(f"[bold]{said}[/bold]: {looked} under {escape(report.root)}", soft_wrap=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")

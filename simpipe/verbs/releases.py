@@ -6,16 +6,17 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from simpipe import files, releases
+from simpipe import files
 from simpipe.config import Config
+from simpipe.overview import overview
 
 
 def execute(config: Config, options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     """Runs the verb; returns the exit code."""
     del beam_args
-    rows = releases.overview(files.local(config.root))
+    rows = overview(files.local(config.root))
     if options.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
         from simpipe.tables import print_releases
 

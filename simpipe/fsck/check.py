@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from simpipe import files
-from simpipe.fsck.findings import Findings, Report, is_folder, is_there, names_in, printable
+from simpipe.fsck.findings import LOOK, Findings, Report, is_folder, is_there, names_in, printable
 from simpipe.fsck.listed import Release, check_files, list_places, load_manifest
 from simpipe.fsck.members import check_members
 from simpipe.fsck.orphans import check_orphans
@@ -60,8 +60,7 @@ def _folders(root: Path, found: Findings) -> list[Path]:
         if entry.name.startswith(files.TMP_PREFIX):
             found.warning("leftover", "a temporary file of a run that was stopped", path=f"{parent.name}/{entry.name}")
         elif "Z-" not in entry.name or not is_folder(path):
-            cure = "look at it, and move it elsewhere"
-            found.warning("unknown", "not a release", cure=cure, path=f"{parent.name}/{entry.name}")
+            found.warning("unknown", "not a release", cure=LOOK, path=f"{parent.name}/{entry.name}")
         else:
             folders.append(path)
     return folders

@@ -15,6 +15,7 @@ from simpipe.errors import SimpipeError
 ERROR, WARNING = "error", "warning"
 BUILD_AGAIN = "restore it, roll back to another release, or build again"
 PRUNE = "run `simpipe prune`"
+LOOK = "look at it, and remove it"
 
 
 @dataclass(frozen=True)

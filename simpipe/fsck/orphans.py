@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from simpipe import files
-from simpipe.fsck.findings import Findings, is_folder, is_there, names_in, reason_of
+from simpipe.fsck.findings import LOOK, PRUNE, Findings, is_folder, is_there, names_in, reason_of
 from simpipe.fsck.listed import Release
 from simpipe.manifest import MANIFEST_JSON
 from simpipe.releases import BUILD_JSON, PRUNED, PUBLISHED
@@ -42,8 +42,8 @@ def _check_folder(folder: Path, wanted: set[str], found: Findings) -> None:
         found.warning("unfinished", what, cure="build again to go on with it, or run `simpipe prune`", release=name)
         return
     if not finished and not wanted:
-        what = f"{'pruned' if pruned else 'no manifest'}, and no release carries files over from it"
-        found.warning("unfinished", what, release=name)
+        what = f"{'pruned' if pruned else 'neither a manifest nor a build in work'}, and no release carries files over from it"
+        found.warning("unfinished", what, cure=PRUNE if pruned else LOOK, release=name)
         return
     for path in _walk(folder, name, found):
         if path in wanted or path in _OWN:
@@ -51,7 +51,7 @@ def _check_folder(folder: Path, wanted: set[str], found: Findings) -> None:
         if any(part.startswith(files.TMP_PREFIX) for part in Path(path).parts):
             found.warning("leftover", "a temporary file of a step that was stopped", release=name, path=path)
         else:
-            found.warning("orphan", "no manifest lists it", release=name, path=path)
+            found.warning("orphan", "no manifest lists it", cure=LOOK if finished else PRUNE, release=name, path=path)
 
 
 def _walk(folder: Path, release: str, found: Findings) -> Iterator[str]:

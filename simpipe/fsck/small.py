@@ -10,7 +10,7 @@ from simpipe import files
 from simpipe.cutpoints import CUTPOINTS_JSON
 from simpipe.fsck.findings import Findings, is_folder
 from simpipe.fsck.listed import Release
-from simpipe.index.measure import PartitionMeasure, Probe
+from simpipe.index.measure import PROBE_FILE, PartitionMeasure, Probe
 from simpipe.index.profile import PROFILE_JSON, Profile
 from simpipe.index.router import ROUTER_FILE, Router
 from simpipe.verdict import VERDICT_JSON, Verdict
@@ -37,7 +37,7 @@ def check_small(release: Release, found: Findings) -> None:
 def _readers(release: Release) -> Iterator[tuple[str, Callable[[Path], Any]]]:
     yield ROUTER_FILE, lambda path: Router.load(path, len(release.manifest.partitions))
     yield PROFILE_JSON, Profile.load
-    yield "probe.npz", Probe.load
+    yield PROBE_FILE, Probe.load
     yield CUTPOINTS_JSON, lambda path: _record(path, "cutpoints")
     yield "metrics.json", lambda path: _record(path, "metrics")
     yield VERDICT_JSON, Verdict.load

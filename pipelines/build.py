@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simpipe import __version__, files, releases
-from simpipe.build import PROBE_FILE, BuildPlan, measure_file
+from simpipe.build import BuildPlan
 from simpipe.build_start import PLAN_JSON
 from simpipe.config import Config
 from simpipe.config.models import VectorsSource
@@ -20,12 +20,13 @@ from simpipe.data.vectors import find_ids
 from simpipe.embeddings import NO_ENCODER, EmbeddingsInfo
 from simpipe.errors import ConfigError, ContractError, DuplicateIdError, SimpipeError
 from simpipe.groups import GroupsInfo
-from simpipe.index.measure import PartitionMeasure, Probe
+from simpipe.index.measure import PROBE_FILE, PartitionMeasure, Probe, measure_file
 from simpipe.index.profile import PROFILE_JSON, make_profile
 from simpipe.index.route import RouteSpec
 from simpipe.index.router import ROUTER_FILE
 from simpipe.manifest import Manifest, ManifestEncoder, ManifestFile, ManifestPartition
 from simpipe.progress import watching
+from simpipe.reindex.profile import trained
 from simpipe.types import INDEXED_SPLITS
 
 _OTHER_ITEMS = "run `simpipe dedupe` on a release of these embeddings, and name its folder in build.representatives"
@@ -191,7 +192,9 @@ def _finish(
     """Lists every file with size and checksum, and writes the manifest, which makes the release exist."""
     folder, work = Path(plan.folder), Path(plan.work)
     router = files.read_json(work / PLAN_JSON)
-    written = [ROUTER_FILE, *_profile(plan, sum("partition" in part for part in parts))]
+    rows = [part["rows"] for part in parts if "partition" in part]
+    written = [ROUTER_FILE, *_profile(plan, len(rows))]
+    router["trained"] = trained(folder, rows=rows, items=items, target=config.search.target_recall)
     shutil.rmtree(work)
     # Workers computed the checksums of what they wrote.
     entries = [
@@ -228,17 +231,22 @@ def _finish(
 
 
 def _profile(plan: BuildPlan, partitions: int) -> list[str]:
-    """Puts the partitions' measures together to the release's search profile; the file it wrote, if any."""
-    work, folder = Path(plan.work), Path(plan.folder)
-    if not (work / PROBE_FILE).exists():
+    """Puts the partitions' measures together to the release's search profile.
+
+    Returns:
+      Its file and those it was made from, with which a re-index measures only what it rebuilds; none without a profile.
+    """
+    folder = Path(plan.folder)
+    if not (folder / PROBE_FILE).exists():
         return []
-    probe = Probe.load(work / PROBE_FILE)
-    measures = [PartitionMeasure.load(work / measure_file(number)) for number in range(partitions)]
-    profile = make_profile(measures, probe, targets=plan.profile.targets)
+    probe, paths = Probe.load(folder / PROBE_FILE), [measure_file(number) for number in range(partitions)]
+    profile = make_profile([PartitionMeasure.load(folder / path) for path in paths], probe, targets=plan.profile.targets)
     if profile is None:
+        shutil.rmtree((folder / paths[0]).parent)
+        (folder / PROBE_FILE).unlink()
         return []
     profile.save(folder / PROFILE_JSON)
-    return [PROFILE_JSON]
+    return [PROFILE_JSON, PROBE_FILE, *paths]
 
 
 if __name__ == "__main__":

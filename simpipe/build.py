@@ -17,14 +17,12 @@ from simpipe.errors import ConfigError
 from simpipe.grouped import read_group
 from simpipe.groups import GroupsInfo, Members
 from simpipe.ids import hash_ids
-from simpipe.index.measure import Probe, measure_partition
+from simpipe.index.measure import PROBE_FILE, Probe, measure_file, measure_partition
 from simpipe.index.partitions import Partition, build_partition, partition_folder, partition_record
 from simpipe.index.planner import bytes_a_row
 from simpipe.index.route import RouteSpec
 from simpipe.store import store_file, write_store_file
 from simpipe.types import Reject
-
-PROBE_FILE = "probe.npz"
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,8 @@ def build_one_partition(plan: BuildPlan, number: int, *, partitions: int) -> dic
       ConfigError: the partition takes more memory than a worker may use.
     """
     folder = Path(plan.folder) / partition_folder(number)
-    measure = Path(plan.work) / measure_file(number)
-    probe = Probe.load(path) if (path := Path(plan.work) / PROBE_FILE).exists() else None
+    measure = Path(plan.folder) / measure_file(number)
+    probe = Probe.load(path) if (path := Path(plan.folder) / PROBE_FILE).exists() else None
     if folder.is_dir() and (probe is None or measure.exists()):
         return partition_record(folder)
     table = read_group(plan.grouped("route"), number, partitions)
@@ -123,11 +121,6 @@ def build_one_partition(plan: BuildPlan, number: int, *, partitions: int) -> dic
         tie = hash_ids(table.column("id"))
         measure_partition(part, vectors_of(table), tie, probe, number=number).save(measure)
     return record
-
-
-def measure_file(number: int) -> str:
-    """Of one partition, in the work folder."""
-    return f"measure-{number:05d}.npz"
 
 
 def _check_memory(plan: BuildPlan, number: int, rows: int) -> None:

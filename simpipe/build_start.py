@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from simpipe import files
-from simpipe.build import PROBE_FILE, BuildPlan
+from simpipe.build import BuildPlan
 from simpipe.config.index import AutoRouter, ColumnRouter
 from simpipe.embeddings import vectors_of
 from simpipe.ids import hash_ids
 from simpipe.index.backend import ladder
-from simpipe.index.measure import Probe
+from simpipe.index.measure import PROBE_FILE, Probe
 from simpipe.index.planner import Plan, Sampled, bytes_a_row, least_partitions, plan_router, reach_of
 from simpipe.index.router import ROUTER_FILE, Router, fit_column_router, fit_router
 
@@ -28,7 +28,7 @@ _FEWEST = 500
 
 
 def start_build(plan: BuildPlan, sample: pa.Table, queries: pa.Table, values: Mapping[str, int]) -> int:
-    """Fits the router, picks the profile's queries, and saves both: `router.npz` in the release, the others in the work folder.
+    """Fits the router, picks the profile's queries, and saves both in the release: `router.npz` and `probe.npz`.
 
     Args:
       plan: of the build.
@@ -46,7 +46,7 @@ def start_build(plan: BuildPlan, sample: pa.Table, queries: pa.Table, values: Ma
     if plan.profile.queries and plan.items > 1:
         probe = _probe(plan, router, sample, queries)
         if probe is not None:
-            probe.save(Path(plan.work) / PROBE_FILE)
+            probe.save(Path(plan.folder) / PROBE_FILE)
     return router.partitions
 
 

@@ -63,7 +63,16 @@ SOURCES: dict[str, tuple[str, ...]] = {
         *("import_vectors.py", "data/vectors.py", "digests.py", "embeddings.py", "ids.py", "beam/embed.py"),
         "index/distance.py",
     ),
-    "build": ("build.py", "build_start.py", "store.py", "digests.py", "grouped.py", "groups.py", "beam/build.py", *_INDEX),
+    "changes": (
+        *(*_MODEL, "embed.py", "import_vectors.py", "data/vectors.py", "data/contents.py", "digests.py", "embeddings.py"),
+        *("ids.py", "grouped.py", "index/distance.py", "index/route.py", "reindex/changes.py", "reindex/detect.py"),
+        *("reindex/embed_changes.py", "reindex/units.py", "beam/embed.py", "beam/changes.py"),
+    ),
+    "build": (
+        *("build.py", "build_start.py", "store.py", "digests.py", "grouped.py", "groups.py", "beam/build.py", *_INDEX),
+        "reindex/profile.py",
+    ),
+    "export": ("reindex/export.py", "beam/export.py", "store.py", "digests.py", *_INDEX),
     "calibrate": ("calibration", "cutpoints.py", "classification_metrics", "probability.py", "beam/calibrate.py", *_QUERY),
     "evaluate": ("evaluators", "retrieval_metrics", "beam/evaluate.py", *_QUERY),
     "dedupe": ("dedupe.py", "components.py", "groups.py", "grouped.py", "beam/dedupe.py", *_QUERY),
@@ -75,6 +84,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "shard": ("tensorflow",),
     "train": ("tensorflow", "keras", "numpy"),
     "embed": ("tensorflow", "keras"),
+    "changes": ("tensorflow", "keras"),
     "build": ("scann", "nmslib", "scikit-learn", "numpy"),
 }
 

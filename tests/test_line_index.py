@@ -130,7 +130,7 @@ def test_a_killed_build_keeps_finished_partitions(tmp_path, source, monkeypatch)
     assert len(parts) == 12
     before = {path: path.stat().st_mtime_ns for path in folder.glob("partitions/*/*")}
     shutil.rmtree(parts[7])
-    (folder / ".work" / "measure-00003.npz").unlink()
+    (folder / "measures" / "00003.npz").unlink()
     again, searcher = built(config)
     assert again == folder
     after = {path: path.stat().st_mtime_ns for path in folder.glob("partitions/*/*")}

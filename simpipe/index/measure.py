@@ -20,7 +20,13 @@ from simpipe.index.exact import exact_topk
 from simpipe.index.partitions import Partition
 from simpipe.index.setting import SearchSetting
 
+PROBE_FILE = "probe.npz"
 _WARM = 32  # queries asked first: a search after loading is slower than those that follow
+
+
+def measure_file(number: int) -> str:
+    """`measures/00003.npz`, relative to the release."""
+    return f"measures/{number:05d}.npz"
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,24 @@ class PartitionMeasure:
     def load(cls, path: Path) -> PartitionMeasure:
         with np.load(path, allow_pickle=False) as data:
             return cls(**{item.name: data[item.name] for item in fields(cls)})
+
+    def without(self, hidden: np.ndarray) -> PartitionMeasure:
+        """The measure without items that do not answer any more.
+
+        What came after them moves up. The neighbors beyond the k-th were not kept: a query that loses some has fewer here.
+
+        Args:
+          hidden: uint64[h], hashes of their ids.
+        """
+        gone = np.isin(self.tie, hidden) & np.isfinite(self.distances)
+        if not gone.any():
+            return self
+        order = np.argsort(gone, axis=1, kind="stable")
+        gone = np.take_along_axis(gone, order, axis=1)
+        distances = np.where(gone, np.float32(np.inf), np.take_along_axis(self.distances, order, axis=1))
+        tie = np.where(gone, np.uint64(0), np.take_along_axis(self.tie, order, axis=1))
+        found = np.take_along_axis(self.found, order[self.asked][None], axis=2) & ~gone[self.asked]
+        return PartitionMeasure(distances, tie, self.asked, found, self.cost)
 
 
 def measure_partition(part: Partition, vectors: np.ndarray, tie: np.ndarray, probe: Probe, *, number: int) -> PartitionMeasure:

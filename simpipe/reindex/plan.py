@@ -44,7 +44,7 @@ class RebuildPlan:
       partitions: slots of the new release. router: of the new release, the base's own object where nothing was split or merged.
       work: built anew, ascending by partition. hidden: get hidden rows only, their files are carried over.
       emptied: slots that hold no rows any more (merged away).
-      split, merged, shifted: numbers in the base; shifted ones gave rows to another one.
+      split, merged: numbers in the base. shifted: those of the split ones that gave rows to a partition that was there.
       retrain: reason why the router should be trained anew instead.
     """
 
@@ -112,7 +112,7 @@ def plan_rebuild(
         work=_work(layout, np.flatnonzero(touched)),
         hidden=tuple(number for number in few.tolist() if number not in layout.changed),
         emptied=tuple(sorted(layout.into)),
-        split=tuple(sorted(layout.parts)),
+        split=tuple(sorted([*layout.parts, *layout.given])),
         merged=tuple(sorted(layout.into)),
         shifted=tuple(sorted(layout.given)),
         retrain=_reason(layout, config, balance=balance),

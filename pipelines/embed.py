@@ -16,6 +16,7 @@ from simpipe.config import Config
 from simpipe.data.examples import DatasetInfo, shard_name
 from simpipe.embed import EmbedSpec
 from simpipe.embeddings import EmbeddingsFile, EmbeddingsInfo
+from simpipe.encoder_canaries import CANARIES_NPZ, choose, keep
 from simpipe.errors import ContractError
 from simpipe.progress import watching
 from simpipe.training.encoder import EncoderInfo
@@ -66,6 +67,9 @@ def run(
         run_graph(graph, beam_args, job_name=f"simpipe-embed-{config.name}")
     outcome = read_summary(summary)
     check_rejects(outcome, max_share=config.embed.rejects.max_share, step="embed", folder=folder, field="embed.rejects.max_share")
+    kept = choose(folder, _listed(outcome))
+    if kept:
+        keep(kept, examples, info, encoder=spec.encoder, path=folder / CANARIES_NPZ)
     expected = sum(split.num_examples for split in info.splits.values())
     return finish(
         folder, outcome, key=key, dim=spec.dim, distance=spec.distance, encoder=spec.encoder, metadata=list(info.metadata),
@@ -89,20 +93,23 @@ def finish(
             f"{folder}: {expected} records to read, {counts.read} read, {counts.written} written, {rows} in files",
             "records were lost or doubled by the runner: run the step again, and report the runner",
         )
-    listed = [EmbeddingsFile(**{name: record[name] for name in EmbeddingsFile.model_fields}) for record in outcome.records]
     info = EmbeddingsInfo(
         key=key,
         dim=dim,
         distance=distance,
         encoder=encoder,
         metadata=tuple(metadata),
-        files=tuple(sorted(listed, key=lambda file: (SPLITS.index(file.split), file.path))),
+        files=tuple(sorted(_listed(outcome), key=lambda file: (SPLITS.index(file.split), file.path))),
         counts={"read": counts.read, "written": counts.written, "rejected": counts.rejected},
         provenance=provenance,
     )
     info.save(folder)
     shutil.rmtree(folder / ".work", ignore_errors=True)
     return info
+
+
+def _listed(outcome: Any) -> list[EmbeddingsFile]:
+    return [EmbeddingsFile(**{name: record[name] for name in EmbeddingsFile.model_fields}) for record in outcome.records]
 
 
 if __name__ == "__main__":

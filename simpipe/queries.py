@@ -53,7 +53,7 @@ def load_queries(
 
     Raises:
       QueryError: an unknown id, an unreadable image or vector file.
-      IncompatibleError: an encoder that is not the release's.
+      IncompatibleError: an encoder that is not the release's, or that embeds otherwise here than it did then.
     """
     if ids:
         return _by_id(root, searcher, list(ids))
@@ -96,6 +96,7 @@ def _held_out(root: Path, searcher: Searcher, name: str) -> tuple[np.ndarray, st
 
 
 def _by_image(root: Path, searcher: Searcher, paths: list[str], encoder: str | None) -> Queries:
+    from simpipe.encoder_canaries import check_canaries
     from simpipe.training.encoder import EncoderInfo, load_model
 
     own = searcher.manifest.encoder
@@ -109,6 +110,7 @@ def _by_image(root: Path, searcher: Searcher, paths: list[str], encoder: str | N
         raise QueryError(f"encoder {about.fingerprint[:12]} reads {about.input.name}, no pictures", "ask with --vectors or --id")
     inputs = np.stack([_image(Path(path), about.input) for path in paths])
     model, _ = load_model(folder)
+    check_canaries(searcher, model)
     return Queries(paths, np.asarray(model(inputs, training=False), np.float32), [None] * len(paths))
 
 

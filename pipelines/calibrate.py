@@ -28,8 +28,9 @@ from simpipe.errors import ConfigError
 from simpipe.manifest import Manifest
 from simpipe.probability import fit_probability
 from simpipe.types import QUERY_SPLITS
+from simpipe.verdict import VERDICT_JSON
 
-_LATER = (*EVALUATION_FILES, "report.html")  # what later steps made of another calibration
+_LATER = (*EVALUATION_FILES, "report.html", VERDICT_JSON)  # what later steps made of another calibration
 
 
 def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args: Sequence[str] = ()) -> tuple[Path, Manifest]:
@@ -48,7 +49,7 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
     record, thresholds, tables = measure(config, counts)
     folder, manifest = releases.open_for_change(release, manifest, "calibrate")
     stale = [entry.path for entry in manifest.files if is_calibration(entry.path) or entry.path in _LATER]
-    manifest = releases.drop_files(folder, manifest, stale, ["calibrate", "evaluate", "report"])
+    manifest = releases.drop_files(folder, manifest, stale, ["calibrate", "evaluate", "report", "gate"])
     for path in stale:
         (folder / path).unlink(missing_ok=True)
     manifest = manifest.model_copy(update={"search": config.search.model_dump(mode="json")})

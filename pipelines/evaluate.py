@@ -42,6 +42,7 @@ from simpipe.index.query import QuerySpec
 from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest
 from simpipe.types import QUERY_SPLITS
+from simpipe.verdict import VERDICT_JSON
 
 METRICS_JSON = "metrics.json"
 CLASSES, CONFUSION, SLICES = "classes.parquet", "confusion.parquet", "slices.parquet"
@@ -111,7 +112,9 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
         record["metrics"][f"one_shot_{settings.one_shot.ways}_way"] = one_shot(settings.one_shot, embeddings, config.seed)
     record["latency"] = latency(spec, settings, manifest) if settings.latency_queries else None
     folder, manifest = releases.open_for_change(release, manifest, "evaluate")
-    manifest = releases.drop_files(folder, manifest, [*EVALUATION_FILES, "report.html"], ["evaluate", "report"])
+    manifest = releases.drop_files(
+        folder, manifest, [*EVALUATION_FILES, "report.html", VERDICT_JSON], ["evaluate", "report", "gate"]
+    )
     files.write_json(folder / METRICS_JSON, record)
     tables = {CLASSES: classes, CONFUSION: sums.confusion, SLICES: slice_table(sums)}
     for name, table in tables.items():

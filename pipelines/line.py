@@ -1,33 +1,28 @@
-"""The line: which data set each step reads and writes, and whether it is there already.
-
-A step's folder is named by a key: the digest of its inputs, its configuration and its code. A finished folder of the
-same key is the result; an unfinished one is continued.
-"""
+"""The line: runs the steps of a configuration, each unless its result is there already (see `pipelines.line_keys`)."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pipelines.line_keys import LineKeys, dump
 from simpipe import files, releases
-from simpipe.code import code_version
 from simpipe.config import Config
-from simpipe.config.models import VectorsSource
 from simpipe.cutpoints import CUTPOINTS_JSON
-from simpipe.data.examples import DATASET_JSON, DatasetInfo, verify_dataset
-from simpipe.embeddings import EMBEDDINGS_JSON, EmbeddingsInfo
+from simpipe.data.examples import DatasetInfo, verify_dataset
+from simpipe.embeddings import EmbeddingsInfo
 from simpipe.errors import ContractError, ReleaseError
-from simpipe.groups import DEDUPE_JSON, GroupsInfo
+from simpipe.groups import GroupsInfo
 from simpipe.manifest import Manifest
-from simpipe.training.encoder import ENCODER_JSON, EncoderInfo
+from simpipe.training.encoder import EncoderInfo
+from simpipe.verdict import Verdict
 
 Say = Callable[[str], None]
 
 
-class Line:
+class Line(LineKeys):
     """One configuration's steps. Each method runs its step, or says that it is unchanged, and returns its result."""
 
     def __init__(self, config: Config, beam_args: Sequence[str] = (), say: Say = print) -> None:
@@ -35,97 +30,12 @@ class Line:
             from simpipe.beam.options import check_options
 
             check_options(beam_args)
-        self.config = config
-        self.root = files.local(config.root)
+        super().__init__(config)
         self._beam_args = beam_args
         self._say = say
-
-    @property
-    def has_encoder(self) -> bool:
-        """Ready-made vectors have none: their line begins at import."""
-        return not isinstance(self.config.source, VectorsSource)
-
-    # --- keys and folders ------------------------------------------------------------------------------------------
-
-    def _key(self, step: str, **inputs: Any) -> str:
-        return files.digest({"step": step, "code": code_version(step), **inputs})
-
-    @cached_property
-    def examples(self) -> tuple[Path, str]:
-        from simpipe.data.sources import source_fingerprint
-
-        config = self.config
-        key = self._key(
-            "shard",
-            source=source_fingerprint(config.source),
-            config=[_dump(part) for part in (config.source, config.classes, config.queries, config.shard)],
-            rejects=_dump(config.rejects),
-            seed=config.seed,
-        )
-        return self.root / "examples" / key[:12], key
-
-    @cached_property
-    def encoder(self) -> tuple[Path, str]:
-        folder, _ = self.examples
-        info = self._need(DatasetInfo.load, folder, DATASET_JSON, "shard")
-        # Only what the encoder sees: classes that are merely indexed may come and go without retraining.
-        seen = [[shard.sha256 for shard in info.splits["train"].shards], info.train_classes, info.input.model_dump(mode="json")]
-        config = _dump(self.config.train)
-        if config["start_from"] is not None:  # which encoder it is, not where it lies
-            config["start_from"] = EncoderInfo.load(files.local(config["start_from"])).fingerprint
-        key = self._key("train", examples=seen, config=config, seed=self.config.seed)
-        return self.root / "encoders" / key[:12], key
-
-    @cached_property
-    def embeddings(self) -> tuple[Path, str]:
-        config = self.config
-        if not self.has_encoder:
-            from simpipe.data.sources import source_fingerprint
-
-            inputs = [_dump(config.source), _dump(config.classes), _dump(config.queries), _dump(config.rejects), config.seed]
-            key = self._key("import", source=source_fingerprint(config.source), config=inputs)
-        else:
-            examples, encoder = self.examples[0], self.encoder[0]
-            about = self._need(EncoderInfo.load, encoder, ENCODER_JSON, "train")
-            info = DatasetInfo.load(examples)
-            shards = [[shard.sha256 for shard in info.splits[split].shards] for split in info.splits]
-            key = self._key("embed", examples=[shards, info.class_names], encoder=about.fingerprint, config=_dump(config.embed))
-        return self.root / "embeddings" / key[:12], key
-
-    @cached_property
-    def steps(self) -> dict[str, str]:
-        """Keys of the steps that write into the release."""
-        config, folder = self.config, self.embeddings[0]
-        info = self._need(EmbeddingsInfo.load, folder, EMBEDDINGS_JSON, "embed" if self.has_encoder else "import")
-        inputs = [[file.path, file.sha256] for file in info.files]
-        settings = _dump(config.build)
-        if settings["representatives"] is not None:  # which groups they are, not where they lie
-            path = files.local(settings["representatives"]) / DEDUPE_JSON
-            settings["representatives"] = files.digest(files.read_json(path))
-        build = self._key("build", embeddings=inputs, config=settings, seed=config.seed)
-        settings = _dump(config.calibrate)
-        calibrate = self._key("calibrate", build=build, config=settings, search=_dump(config.search), seed=config.seed)
-        evaluate = self._key("evaluate", calibrate=calibrate, config=_dump(config.evaluate), seed=config.seed)
-        report = self._key("report", evaluate=evaluate, config=_dump(config.report), seed=config.seed)
-        return {"build": build, "calibrate": calibrate, "evaluate": evaluate, "report": report}
-
-    def _need(self, load: Callable[[Path], Any], folder: Path, name: str, step: str) -> Any:
-        if not (folder / name).exists():
-            raise ContractError(
-                f"{folder}: no {name}: `{step}` has not run with this configuration", f"run `simpipe {step}` first"
-            )
-        return load(folder)
-
-    def release(self) -> tuple[Path, Manifest]:
-        """The release of this configuration.
-
-        Raises:
-          ReleaseError: it is not built.
-        """
-        found = releases.find_by_steps(self.root, self.steps)
-        if found is None:
-            raise ReleaseError(f"{self.root}: no release of this configuration", "run `simpipe build` first")
-        return found
+        self._verdicts: dict[
+            tuple[str, str | None], Verdict
+        ] = {}  # of published releases and what was live: those are not written into
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
@@ -317,8 +227,8 @@ class Line:
 
         config, (release, manifest) = self.config, self.release()
         cutoff = dedupe.cutoff_of(config, release, manifest, calibrated=self._done("calibrate")())
-        settings = {**_dump(config.dedupe), "distance": cutoff}
-        key = self._key("dedupe", build=self.steps["build"], config=settings, search=_dump(config.search))
+        settings = {**dump(config.dedupe), "distance": cutoff}
+        key = self._key("dedupe", build=self.steps["build"], config=settings, search=dump(config.search))
         folder = self.root / "dedupe" / key[:12]
 
         def run() -> None:
@@ -339,22 +249,76 @@ class Line:
         folder, manifest = self.release()
         return files.read_json(releases.resolve(folder, manifest.file("metrics.json")))["metrics"]
 
-    def publish(self) -> releases.Pointer:
-        """Makes this configuration's release live."""
-        _, manifest = self.release()
+    def gate(self) -> Verdict | None:
+        """Judges the release against the limits and against what is live. A failed gate is told here, and refused by `publish`.
+
+        Returns:
+          The verdict; None for the live release itself, which was judged before.
+        """
+        from pipelines import gate
+
+        self._require("calibrate", "evaluate", "report")
+        found: Verdict | None = None
 
         def done() -> bool:
-            pointer = releases.read_pointer(self.root)
-            if pointer is None or pointer.release != manifest.release:
-                return False
-            releases.open_live(self.root)  # refuses a manifest that was altered since
-            return True
+            nonlocal found
+            found = self._judged()
+            return self._is_live() or found is not None
 
         def run() -> None:
-            self._require("calibrate", "evaluate", "report")
-            releases.publish(self.root, manifest.release)
+            nonlocal found
+            folder, _, found = gate.judged(self.config, self.root, *self.release())
+            if (folder / releases.PUBLISHED).exists():
+                self._verdicts[found.release, found.against] = found
 
-        self._release_step("publish", done=done, run=run, tell=lambda: f"{manifest.release} is live")
+        def tell() -> str:
+            return f"{self.release()[1].release} is live" if found is None else told(found)
+
+        self._release_step("gate", done=done, run=run, tell=tell)
+        return found
+
+    def _judged(self) -> Verdict | None:
+        """The verdict on the release as it is, against what is live now, if there is one."""
+        from pipelines import gate
+
+        folder, manifest = self.release()
+        live, _ = gate.live_beside(self.root, manifest.release)
+        key = gate.gate_key(self.config, manifest, live[1] if live else None)
+        against = live[1].release if live else None
+        return self._verdicts.get((manifest.release, against)) or gate.verdict_of(folder, manifest, key)
+
+    def _is_live(self) -> bool:
+        pointer = releases.read_pointer(self.root)
+        if pointer is None or pointer.release != self.release()[1].release:
+            return False
+        releases.open_live(self.root)  # refuses a manifest that was altered since
+        return True
+
+    def publish(self, *, force: bool = False) -> releases.Pointer:
+        """Makes this configuration's release live, once it was judged.
+
+        Args:
+          force: although a gate failed.
+
+        Raises:
+          GateFailedError: a gate failed; what is live stays.
+        """
+        from pipelines import gate
+
+        verdict: Verdict | None = None
+        if not self._is_live():
+            self._require("calibrate", "evaluate", "report")
+            verdict = self._judged() or self.gate()
+
+        def run() -> None:
+            assert verdict is not None
+            gate.publish(self.root, *self.release(), verdict, force=force)
+
+        def tell() -> str:
+            forced = f", although gates failed: {', '.join(verdict.failed)}" if verdict is not None and verdict.failed else ""
+            return f"{self.release()[1].release} is live{forced}"
+
+        self._release_step("publish", done=self._is_live, run=run, tell=tell)
         found = releases.read_pointer(self.root)
         assert found is not None
         return found
@@ -368,6 +332,7 @@ class Line:
         self.build()
         self.calibrate()
         self.evaluate()
+        self.gate()
         return self.publish()
 
 
@@ -386,8 +351,13 @@ def _check_size(folder: Path, name: str, size: int) -> None:
         raise ContractError(f"{path}: missing, or not of {size} bytes", "run the step again")
 
 
-def _dump(part: Any) -> Any:
-    return part.model_dump(mode="json")
+def told(verdict: Verdict) -> str:
+    """A verdict in one line."""
+    against = f"against {verdict.against}" if verdict.against else "with no live release to compare with"
+    judged = sum(check.judged for check in verdict.checks)
+    if verdict.passed:
+        return f"{judged} gates passed, {against}"
+    return f"{len(verdict.failed)} of {judged} gates FAILED, {against}: {', '.join(verdict.failed)}"
 
 
 def headline(metrics: dict[str, float]) -> str:

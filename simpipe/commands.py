@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from simpipe import files, releases
+from simpipe import files
 from simpipe.config import Config, load_config
 from simpipe.errors import ConfigError, ContractError
 from simpipe.verbs.options import VERBS
@@ -64,8 +64,13 @@ def _step(config: Config, options: argparse.Namespace, beam_args: Sequence[str])
         raise ConfigError(
             f"source.kind: {config.source.kind} holds examples, not vectors", "use `simpipe shard`, `train` and `embed`"
         )
-    if verb == "publish" and options.release is not None:
-        pointer = releases.publish(line.root, options.release)
+    if verb == "publish":
+        if options.release is None:
+            line.publish(force=options.force)
+            return 0
+        from pipelines import gate
+
+        pointer = gate.publish_by_name(config, line.root, options.release, force=options.force)
         _say(f"publish    {pointer.release} is live (before: {pointer.previous})")
         return 0
     if verb == "run":

@@ -67,6 +67,7 @@ def test_every_digit_arrives_once(ran):
         "calibrate",
         "evaluate",
         "report",
+        "gate",
         "publish",
     ]
     info = DatasetInfo.load(line.examples[0])

@@ -50,7 +50,7 @@ def test_every_item_is_there_once_with_its_label_and_vector(ran):
             label, vector = found[name]
             assert label == labels[row]
             np.testing.assert_allclose(np.frombuffer(vector, np.float32), raw[row] / np.linalg.norm(raw[row]), rtol=1e-5)
-    assert [text.split()[0] for text in said] == ["import", "build", "calibrate", "evaluate", "report", "publish"]
+    assert [text.split()[0] for text in said] == ["import", "build", "calibrate", "evaluate", "report", "gate", "publish"]
 
 
 def test_every_item_is_its_own_nearest_neighbor_over_eleven_partitions(ran):

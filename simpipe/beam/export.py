@@ -1,0 +1,66 @@
+"""Wiring of `export`: one element a store file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics.metric import Metrics
+from apache_beam.pvalue import PBegin
+
+from simpipe import files
+from simpipe.beam.io import Outcome, WriteSummary
+from simpipe.beam.workers import held_once
+from simpipe.index.searcher import Searcher
+from simpipe.manifest import Manifest
+from simpipe.reindex.changes import ChangesInfo
+from simpipe.reindex.export import dropped_ids, export_bucket
+from simpipe.types import Counts
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """Everything a worker needs; small, travels with each element.
+
+    Attributes:
+      base: folder of the release. names: of the files to write, one a store file. folder: where they go.
+      delta, changes: items that are left out; None: none.
+    """
+
+    base: str
+    folder: str
+    names: tuple[str, ...]
+    delta: str | None
+    changes: ChangesInfo | None
+
+
+def _export(number: int, spec: ExportSpec) -> Outcome:
+    source, folder = Path(spec.base), Path(spec.folder)
+    base = held_once("exported", spec.base, lambda: Searcher(source, Manifest.load(source)))
+    dropped = None
+    if spec.delta is not None and spec.changes is not None:
+        dropped = dropped_ids(Path(spec.delta), spec.changes, number)
+    path = folder / spec.names[number]
+    read, left_out = export_bucket(base, number, path, dropped=dropped)
+    Metrics.counter("simpipe", "in-items").inc(read)
+    Metrics.counter("simpipe", "excluded").inc(left_out)
+    record = {**files.entry_of(path, folder).to_json(), "split": "index", "rows": read - left_out}
+    return Outcome(Counts(read, read - left_out, 0, left_out), (record,))
+
+
+@dataclass
+class ExportItems(beam.PTransform):
+    """PBegin -> embeddings files of the items of a release, and the summary `export` in the work folder."""
+
+    spec: ExportSpec
+
+    def expand(self, input_or_inputs: PBegin) -> Any:
+        return (
+            input_or_inputs
+            | "Store files" >> beam.Create(list(range(len(self.spec.names))))
+            | "Spread store files" >> beam.Reshuffle()
+            | "ExportItems" >> beam.Map(_export, spec=self.spec)
+            | "Exported" >> WriteSummary(str(Path(self.spec.folder) / ".work" / "export.json"))
+        )

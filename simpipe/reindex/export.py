@@ -1,0 +1,114 @@
+"""The items of a release as an embeddings data set: what it holds, and what a re-index is about to change."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from simpipe import files
+from simpipe.arrow import pc
+from simpipe.digests import digests_file, read_digests
+from simpipe.embeddings import open_writer, row_group_rows, schema, vectors_column
+from simpipe.errors import ContractError
+from simpipe.index.searcher import Searcher
+from simpipe.reindex.changes import CHANGED, ChangesInfo
+from simpipe.store import store_file
+
+_STORE_COLUMNS = ("id", "label", "partition")
+
+
+def dropped_ids(delta: Path, changes: ChangesInfo, number: int) -> pa.ChunkedArray:
+    """Ids of items of one store file that were changed or deleted: string[n].
+
+    Args:
+      delta: the embeddings data set that holds `changes`. number: of the store file.
+    """
+    table = changes.read(delta, number)
+    goes = (table.column("kind").to_numpy() >= CHANGED) & ~table.column("query").to_numpy(zero_copy_only=False)
+    return table.column("id").filter(pa.array(goes))
+
+
+def export_schema(base: Searcher) -> pa.Schema:
+    """Of the files that are exported from a release."""
+    manifest = base.manifest
+    stored = pq.read_schema(base.file(store_file(0, manifest.store_files)))
+    return schema(
+        manifest.dim,
+        distance=manifest.distance,
+        encoder=manifest.encoder.fingerprint,
+        metadata=[field for field in stored if field.name not in _STORE_COLUMNS],
+        digests=manifest.has(digests_file(0, manifest.store_files)),
+    )
+
+
+def export_bucket(base: Searcher, number: int, path: Path, *, dropped: pa.ChunkedArray | None = None) -> tuple[int, int]:
+    """Writes the items of one store file, ascending by id, with their vectors as the release holds them.
+
+    Args:
+      base: the release. path: the Parquet file; it appears complete or not at all.
+      dropped: ids that are left out.
+
+    Returns:
+      Items read, and items left out.
+
+    Raises:
+      ContractError: store, digests and partitions disagree.
+    """
+    of, kind = base.manifest.store_files, export_schema(base)
+    table = pq.read_table(base.file(store_file(number, of)))
+    if "digest" in kind.names:
+        digests = read_digests(base.file(digests_file(number, of)))
+        if digests.column("id") != table.column("id"):
+            raise ContractError(f"{base.title}: digests of other items than store file {number} holds", "run `simpipe run` once")
+        table = table.append_column("digest", digests.column("digest"))
+    read = len(table)
+    if dropped is not None:
+        table = table.filter(pc.invert(pc.is_in(table.column("id"), value_set=dropped.combine_chunks())))
+    table = table.append_column("embedding", vectors_column(_vectors(base, table))).select(kind.names).cast(kind)
+    with files.replacing(path) as temporary, open_writer(temporary, kind) as writer:
+        writer.write_table(table.combine_chunks() if len(table) else table, row_group_size=row_group_rows(base.dim))
+    return read, read - len(table)
+
+
+def _vectors(base: Searcher, table: pa.Table) -> np.ndarray:
+    """float32[n, dim], of the items that a store table names."""
+    ids, numbers = table.column("id"), table.column("partition").to_numpy()
+    out = np.empty((len(table), base.dim), np.float32)
+    for number in np.unique(numbers).tolist():
+        places = np.flatnonzero(numbers == number)
+        rows = base.rows(number).rows_of(ids.take(pa.array(places)))
+        if (rows < 0).any():
+            name = ids[int(places[int(np.argmax(rows < 0))])].as_py()
+            raise ContractError(f"{base.title}: id {name!r} is in the store but not in partition {number}", "build again")
+        out[places] = base.stored_vectors(number)[rows]
+    return out
+
+
+def take_file(source: Path, path: Path, kind: pa.Schema | None) -> None:
+    """Puts an embeddings file into another data set: as a hard link, or as a copy where there are none.
+
+    Args:
+      source: a file that was verified. path: where it goes. kind: written anew with this schema where it has another.
+
+    Raises:
+      ContractError: its columns cannot be made so.
+    """
+    if kind is not None and not pq.read_schema(source).equals(kind):
+        try:
+            table = pq.read_table(source).select(kind.names).cast(kind)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
+            raise ContractError(f"{source}: other columns than in the live release ({error})", "run `simpipe run` once") from None
+        with files.replacing(path) as temporary, open_writer(temporary, kind) as writer:
+            writer.write_table(table, row_group_size=row_group_rows(kind.field("embedding").type.list_size))
+        return
+    with files.replacing(path) as temporary:
+        with contextlib.suppress(OSError):
+            os.link(source, temporary)
+        if not temporary.exists():
+            shutil.copyfile(source, temporary)

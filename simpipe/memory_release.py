@@ -21,8 +21,10 @@ from simpipe.index.partitions import partition_folder, write_partition
 from simpipe.index.payload import DATA_COLUMN, decode_column, encode_payload
 from simpipe.index.router import ROUTER_FILE
 from simpipe.index.searcher import Searcher
+from simpipe.leases import take_exclusive
 from simpipe.manifest import Manifest, ManifestEncoder, ManifestFile, ManifestPartition
 from simpipe.store import store_file, write_store_file
+from simpipe.survey import release_lock
 
 MADE_BY = "model"
 _STORE_ROWS = 1 << 20
@@ -55,6 +57,11 @@ def save_release(index: MemoryIndex, root: Path, about: About) -> Path:
     """
     payload = encode_payload(index.data) if any(value is not None for value in index.data) else None
     key = _key(index, about, payload)
+    with files.locked(release_lock(root, key)):  # or `prune` takes it for what a kill left
+        return _save(index, root, about, payload, key)
+
+
+def _save(index: MemoryIndex, root: Path, about: About, payload: pa.Array | None, key: str) -> Path:
     expected = releases.read_pointer(root)
     folder = releases.start_release(root, key)
     records = [_partition(index, folder), *_store(index, folder, payload)]
@@ -136,14 +143,21 @@ def _store(index: MemoryIndex, folder: Path, payload: pa.Array | None) -> list[d
 
 
 def _remove_older(root: Path) -> None:
-    """Removes releases that models wrote under `root`, but for the live one, the one before, and any that others refer to."""
+    """Removes releases that models wrote under `root`, but for the live one, the one before, and any that others refer to
+    or read."""
     found = releases.finished(root)
     pointer = releases.read_pointer(root)
     kept = {entry.release for _, manifest in found for entry in manifest.files}
     kept |= {pointer.release, pointer.previous} if pointer else set()
     for folder, manifest in found:
         if manifest.provenance.get("made_by") == MADE_BY and folder.name not in kept:
-            shutil.rmtree(folder)
+            lease = take_exclusive(root, folder.name)
+            if lease is not None:
+                with lease:
+                    gone = folder.with_name(f"{files.TMP_PREFIX}{folder.name}")
+                    folder.rename(gone)  # first: nobody opens half a release
+                    shutil.rmtree(gone)
+                    lease.remove_file()
 
 
 def read_into_memory(searcher: Searcher, backend: Backend) -> MemoryIndex:

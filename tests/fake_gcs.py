@@ -154,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "The specified bucket does not exist.")
         kind = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
         first, second = message_from_bytes(kind + body).get_payload()  # type: ignore[misc]
-        about, data = json.loads(first.get_payload()), second.get_payload(decode=True)  # type: ignore[union-attr]
+        about, data = json.loads(first.get_payload()), bytes(second.get_payload(decode=True))  # type: ignore
         key = about["name"]
         written = self.fake.write(bucket / key, data, about.get("metadata", {}), query.get("ifGenerationMatch"))
         if written is None:

@@ -1,0 +1,164 @@
+"""What is left behind under a root besides releases: temporary files, work folders, data sets of re-indexes, files of leases.
+
+Whatever belongs to a running process stays: it holds a lock, or a lease. Things are listed before locks are tried, so that
+what a process begins afterwards is not on the list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from simpipe import files
+from simpipe.embeddings import EMBEDDINGS_JSON
+from simpipe.errors import ContractError
+from simpipe.leases import LEASES, RELEASES, take_exclusive
+from simpipe.reindex.changes import CHANGES_JSON
+from simpipe.survey import Survey, survey
+
+_FINISHED = {"examples": "dataset.json", "encoders": "encoder.json", "embeddings": EMBEDDINGS_JSON, "dedupe": "dedupe.json"}
+_FOLDERS = (*_FINISHED, "tags", "calibrate", "evaluate")
+_OWN_LOCKS = ("prune", "new-release")
+_WORK = ".work"
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Something that went. `path`: relative to the root."""
+
+    path: str
+    what: str
+    files: int
+    bytes: int
+
+
+def clean(root: Path, found: Survey, *, dry_run: bool) -> tuple[list[Cleaned], list[str]]:
+    """Removes what no running process works on.
+
+    Args:
+      found: the releases that there are (or, in a dry run, would be).
+
+    Returns:
+      What went, and notes on what could not be looked at.
+    """
+    temporary, work = list(_temporary(root, found)), list(_work_folders(root, found))
+    cleaned, notes = [], []
+    if temporary or work or _unused_embeddings(root, found):
+        with contextlib.ExitStack() as held:
+            busy = _hold_all(root, held)
+            if busy:
+                notes.append(f"temporary files and work folders stay: {', '.join(busy)} in work")
+            else:
+                cleaned += [_remove(root, path, "temporary", dry_run) for path in temporary]
+                cleaned += [_remove(root, path, "work folder", dry_run) for path in work if _unread(root, path, held)]
+                unused = _unused_embeddings(root, found if dry_run else survey(root))
+                cleaned += [_remove_data_set(root, folder, dry_run) for folder in unused]
+    if not dry_run:
+        _remove_leases(root)
+    return [each for each in cleaned if each is not None], notes
+
+
+def _hold_all(root: Path, held: contextlib.ExitStack) -> list[str]:
+    """Takes every lock of a step; returns those that others hold."""
+    locks = root / ".locks"
+    paths = [root / ".live.lock"]
+    paths += [path for path in sorted(locks.iterdir()) if path.name not in _OWN_LOCKS] if locks.is_dir() else []
+    return [path.name for path in paths if not held.enter_context(files.trying_lock(path))]
+
+
+def _temporary(root: Path, found: Survey) -> Iterator[Path]:
+    places = [root, *(root / name for name in _FOLDERS), root / RELEASES]
+    yield from (path for place in places for path in place.glob(f"{files.TMP_PREFIX}*"))
+    within = [path for kind in _FINISHED for path in (root / kind).glob("*")]
+    for place in [*within, *(root / RELEASES / name for name in found.manifests)]:
+        if place.name.startswith(files.TMP_PREFIX):
+            continue
+        for parent, folders, names in os.walk(place):
+            yield from (Path(parent, each) for each in [*folders, *names] if each.startswith(files.TMP_PREFIX))
+            folders[:] = [each for each in folders if not each.startswith((files.TMP_PREFIX, _WORK))]
+
+
+def _work_folders(root: Path, found: Survey) -> Iterator[Path]:
+    """Those of jobs beside releases, and those in finished data sets; in an unfinished one the next run goes on with it."""
+    yield from (root / RELEASES).glob(f"{_WORK}-*")
+    within = [path.parent for kind, last in _FINISHED.items() for path in (root / kind).glob(f"*/{last}")]
+    within += [root / RELEASES / name for name in found.manifests]
+    yield from (path / _WORK for path in within if (path / _WORK).is_dir())
+
+
+def _unread(root: Path, path: Path, held: contextlib.ExitStack) -> bool:
+    """Whether nobody reads the release that a work folder belongs to."""
+    if not path.name.startswith(f"{_WORK}-"):
+        return True
+    name = path.name.removeprefix(f"{_WORK}-")
+    owners = [each.name for each in (root / RELEASES).iterdir() if each.is_dir() and name.startswith(f"{each.name}-")]
+    if not owners:
+        return True
+    lease = take_exclusive(root, max(owners, key=len))
+    if lease is not None:
+        held.enter_context(lease)
+    return lease is not None
+
+
+def _unused_embeddings(root: Path, found: Survey) -> list[Path]:
+    """Data sets that re-indexes made and that no release was built from any more."""
+    parent = root / "embeddings"
+    if found.unreadable or found.unfinished or not parent.is_dir():
+        return []  # or they may be theirs
+    used = {str(manifest.provenance.get("embeddings"))[:12] for manifest in found.manifests.values()}
+    return [folder for folder in sorted(parent.iterdir()) if folder.name not in used and _by_reindex(folder)]
+
+
+def _remove_data_set(root: Path, folder: Path, dry_run: bool) -> Cleaned | None:
+    """Removes a data set by one move, so that no half of it is ever taken for one."""
+    path = folder
+    if not dry_run:
+        path = folder.with_name(f"{files.TMP_PREFIX}{secrets.token_hex(4)}-{folder.name}")
+        os.rename(folder, path)
+    removed = _remove(root, path, "embeddings of a re-index", dry_run)
+    return removed and replace(removed, path=folder.relative_to(root).as_posix())
+
+
+def _by_reindex(folder: Path) -> bool:
+    if not folder.is_dir() or folder.name.startswith("."):
+        return False
+    if (folder / CHANGES_JSON).exists():
+        return True
+    try:
+        return "reindex" in files.read_json(folder / EMBEDDINGS_JSON)["provenance"]
+    except (ContractError, KeyError, TypeError):
+        return False
+
+
+def _remove_leases(root: Path) -> None:
+    """Lock files of releases that are gone."""
+    parent = root / LEASES
+    for path in sorted(parent.iterdir()) if parent.is_dir() else ():
+        if not (root / RELEASES / path.name).exists():
+            lease = take_exclusive(root, path.name)
+            if lease is not None:
+                with lease:
+                    lease.remove_file()
+
+
+def count_files(paths: Iterable[Path]) -> tuple[int, int]:
+    """How many files, and their bytes."""
+    sizes = [path.lstat().st_size for path in paths]
+    return len(sizes), sum(sizes)
+
+
+def _remove(root: Path, path: Path, what: str, dry_run: bool) -> Cleaned | None:
+    """Removes a file or a folder; None where it is gone already."""
+    if not os.path.lexists(path):
+        return None
+    whole = path.is_dir() and not path.is_symlink()
+    inside = (Path(parent, name) for parent, _, names in os.walk(path) for name in names)
+    count, size = count_files(inside if whole else [path])
+    if not dry_run:
+        shutil.rmtree(path) if whole else path.unlink()
+    return Cleaned(path.relative_to(root).as_posix(), what, count, size)

@@ -5,7 +5,6 @@ python -m pipelines.import_vectors --config CONFIG_WITH_A_VECTORS_SOURCE
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from simpipe.data.examples import resolve_classes, sort_classes
 from simpipe.data.vectors import plan_vectors
 from simpipe.embeddings import NO_ENCODER, EmbeddingsInfo
 from simpipe.errors import ConfigError
-from simpipe.import_vectors import ImportSpec
+from simpipe.import_vectors import ImportSpec, named_classes
 from simpipe.progress import watching
 
 
@@ -36,7 +35,7 @@ def run(config: Config, *, folder: Path, key: str, beam_args: Sequence[str] = ()
     if not isinstance(source, VectorsSource):
         raise ConfigError(f"source.kind: {source.kind} holds examples, not vectors", "use `simpipe shard`, `train` and `embed`")
     plan = plan_vectors(source)
-    spec = ImportSpec(config.queries.fraction, config.seed, _named(config.classes.index))
+    spec = ImportSpec(config.queries.fraction, config.seed, named_classes(config.classes.index))
     files.remove_leftovers(folder)
     summary = folder / ".work" / "summary.json"
 
@@ -61,17 +60,6 @@ def run(config: Config, *, folder: Path, key: str, beam_args: Sequence[str] = ()
         metadata=[field.name for field in plan.metadata], expected=plan.rows - excluded,
         provenance={"source": source.model_dump(mode="json"), "excluded": excluded},
     )  # fmt: skip
-
-
-def _named(wanted: Any) -> frozenset[str] | None:
-    """Class names of a list, ranges written out; None for `all`. Missing ones are refused after the pass."""
-    if wanted == "all":
-        return None
-    names: set[str] = set()
-    for item in wanted:
-        span = re.fullmatch(r"(\d+)-(\d+)", item)
-        names |= {item} | ({str(number) for number in range(int(span[1]), int(span[2]) + 1)} if span else set())
-    return frozenset(names)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +43,7 @@ class Content:
     Attributes:
       table: as an embeddings file, with digests. held: bool[n], rows that are held out as queries.
       position: int64[n], where the rows stand in the block.
-      labels: how many rows each label has, before classes are chosen. excluded: rows of other classes.
+      labels: how many rows each label has, before classes are chosen. excluded_ids: of rows of other classes.
       rejects: bad rows.
     """
 
@@ -50,8 +51,12 @@ class Content:
     held: np.ndarray
     position: np.ndarray
     labels: dict[str, int]
-    excluded: int
+    excluded_ids: pa.Array
     rejects: list[Reject]
+
+    @property
+    def excluded(self) -> int:
+        return len(self.excluded_ids)
 
 
 def block_content(
@@ -60,9 +65,10 @@ def block_content(
     """Reads a block, or some rows of it (int64[m], ascending)."""
     table, position, rejects = read_rows(source, plan, block, rows)
     labels = {entry["values"]: entry["counts"] for entry in table.column("label").value_counts().to_pylist()}
-    before = len(table)
+    excluded = pa.array([], pa.string())
     if spec.classes is not None:
         chosen = pc.fill_null(pc.is_in(table.column("label"), pa.array(sorted(spec.classes), pa.string())), False)
+        excluded = pa.concat_arrays([excluded, *table.column("id").filter(pc.invert(chosen)).chunks])
         table, position = table.filter(chosen), position[chosen.to_numpy(zero_copy_only=False)]
     kind = embeddings_schema(source, plan)
     plain = table.cast(pa.schema([field for field in kind if field.name != "digest"]))
@@ -70,12 +76,23 @@ def block_content(
     table = plain.add_column(3, kind.field("digest"), digest).cast(kind)
     held = holdout(table.column("id"), spec.fraction, spec.seed)
     named = {name: count for name, count in labels.items() if name is not None}
-    return Content(table, held, position, named, before - len(table), rejects)
+    return Content(table, held, position, named, excluded, rejects)
 
 
 def embeddings_schema(source: VectorsSource, plan: VectorPlan) -> pa.Schema:
     """Of files that are imported from this source."""
     return schema(plan.dim, distance=source.distance, encoder=NO_ENCODER, metadata=list(plan.metadata), digests=True)
+
+
+def named_classes(wanted: tuple[str, ...] | Literal["all"]) -> frozenset[str] | None:
+    """Class names of a list, ranges written out; None for `all`. Missing ones are refused after the pass."""
+    if wanted == "all":
+        return None
+    names: set[str] = set()
+    for item in wanted:
+        span = re.fullmatch(r"(\d+)-(\d+)", item)
+        names |= {item} | ({str(number) for number in range(int(span[1]), int(span[2]) + 1)} if span else set())
+    return frozenset(names)
 
 
 def import_block(

@@ -55,13 +55,14 @@ class ChangesFile(BaseModel):
 
 
 class ChangesInfo(BaseModel):
-    """`changes.json`. `base`: the release that the source was compared with."""
+    """`changes.json`. `base`: the release that the source was compared with; `ignored`: ids to drop that were not there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     base: str
     items: ChangeCounts
     queries: ChangeCounts
     files: tuple[ChangesFile, ...]
+    ignored: int = 0
 
     @classmethod
     def load(cls, folder: Path) -> ChangesInfo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -12,12 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from whole_root import FIRST, SECOND, alter_manifest, make_root, relist
+from whole_root import FIRST, SECOND, alter_manifest, at, flip, found, make_root, relist
 
-from simpipe import cli, files, tags
+from simpipe import files
 from simpipe.fsck import check_root
 from simpipe.fsck.members import check_members
-from simpipe.leases import take_lease
 
 HIDDEN, ROWS = "hidden/00001.npy", "partitions/00001/rows.arrow"
 
@@ -31,23 +29,6 @@ def whole(tmp_path_factory):
 def root(whole, tmp_path) -> Path:
     shutil.copytree(whole, tmp_path / "root")
     return tmp_path / "root"
-
-
-def found(root: Path, **how: Any) -> set[tuple[str, str, str | None, str | None]]:
-    report = check_root(root, **how)
-    json.dumps(report.to_json(), allow_nan=False)
-    assert all(finding.what and finding.cure for finding in report.findings)
-    return {(each.severity, each.code, each.release, each.path) for each in report.findings}
-
-
-def at(root: Path, release: str, path: str) -> Path:
-    return root / "releases" / release / path
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(bytes(data))
 
 
 def test_a_whole_root_is_clean(root):
@@ -276,7 +257,7 @@ def test_groups_of_partitions_find_the_same(root):
 
     rewrite(root, STORE, lambda table: table.slice(2))
     folder = at(root, SECOND, ".").resolve()
-    release = Release(folder, Manifest.load(folder))
+    release = Release(folder, Manifest.load(folder), "")
     list_places(release, Findings())
     check_files(folder.parent, [release], Findings(), fast=False)
     said = []
@@ -287,99 +268,14 @@ def test_groups_of_partitions_find_the_same(root):
     assert said[0] == said[1] == said[2] != []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"[" * 200_000, b"\xff\xfe", b'{"release": 1e999}', b"9" * 9999])
-@pytest.mark.parametrize("path", [f"releases/{SECOND}/manifest.json", "live.json"])
-def test_json_of_anything(root, path, content):
-    (root / path).write_bytes(content)
-    assert any(severity == "error" and code in ("manifest", "pointer") for severity, code, *_ in found(root))
-
-
-@pytest.mark.parametrize("path", [f"releases/{SECOND}/manifest.json", "live.json", f"releases/{SECOND}", "releases"])
-@pytest.mark.parametrize("how", ["folder", "pipe", "link"])
-def test_other_things_in_the_place_of_files(root, path, how):
-    place = root / path
-    shutil.rmtree(place) if place.is_dir() else place.unlink()
-    {"folder": place.mkdir, "pipe": lambda: os.mkfifo(place), "link": lambda: place.symlink_to("nowhere")}[how]()
-    assert check_root(root).findings
-
-
-def test_the_pointer(root):
-    pointer = files.read_json(root / "live.json")
-    for change, finding in (
-        ({"release": "20200101T000000Z-cccccc"}, ("error", "pointer", None, "live.json")),
-        ({"release": "../x"}, ("error", "path", None, "live.json")),
-        ({"manifest_sha256": "0" * 64}, ("error", "pointer", SECOND, "manifest.json")),
-        ({"previous": "20200101T000000Z-cccccc"}, ("warning", "pointer", None, "live.json")),
-    ):
-        files.write_json(root / "live.json", {**pointer, **change})
-        assert found(root) == {finding}
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"release": 3, "tagged_at": ""}', b"[" * 100_000, b'"x"'])
-def test_a_damaged_tag(root, content):
-    (root / "tags").mkdir()
-    (root / "tags" / "best.json").write_bytes(content)
-    assert found(root) == {("error", "tag", None, "tags/best.json")}
-
-
-def test_tags_and_leases(root):
-    tags.set_tag(root, "best", FIRST)
-    with take_lease(at(root, FIRST, ".").resolve()):
-        assert found(root) == set()
-    files.write_json(root / "tags" / "gone.json", {"release": "20200101T000000Z-cccccc", "tagged_at": "now"})
-    files.write_json(root / "tags" / "no name.json", {"release": FIRST, "tagged_at": "now"})
-    (root / ".leases" / "20200101T000000Z-cccccc").touch()
-    assert found(root) == {
-        ("error", "tag", None, "tags/gone.json"),
-        ("error", "tag", None, "tags/no name.json"),
-        ("warning", "lease", None, ".leases/20200101T000000Z-cccccc"),
-    }
-
-
-def test_a_pruned_release_keeps_what_others_use(root):
-    folder = at(root, FIRST, ".")
-    used = {entry["path"] for entry in files.read_json(at(root, SECOND, "manifest.json"))["files"] if "release" in entry}
-    for path in [path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).as_posix() not in used]:
-        path.unlink()
-    (folder / "PRUNED").touch()
-    files.write_json(root / "live.json", {**files.read_json(root / "live.json"), "previous": None})
-    assert found(root) == set()
-
-
-def test_unfinished_releases_and_unknown_things(root):
-    releases = root / "releases"
-    (releases / "20250104T000000Z-dddddd").mkdir()
-    files.write_json(releases / "20250104T000000Z-dddddd" / "build.json", {"key": "x"})
-    (releases / "20250105T000000Z-eeeeee").mkdir()
-    (releases / "old").mkdir()
-    (root / f"{files.TMP_PREFIX}1").write_text("")
-    assert found(root) == {
-        ("warning", "unfinished", "20250104T000000Z-dddddd", None),
-        ("warning", "unfinished", "20250105T000000Z-eeeeee", None),
-        ("warning", "unknown", None, "releases/old"),
-        ("warning", "leftover", None, f"{files.TMP_PREFIX}1"),
-    }
-
-
-def test_files_that_cannot_be_read(root, monkeypatch):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(files, "sha256_file", refuse)
-    assert {finding[:2] for finding in found(root)} == {("error", "unreadable")}
-
-
-def test_the_verb(root, tmp_path, capsys):
-    np.save(tmp_path / "x.npy", np.ones((3, 2), np.float32))
-    config = tmp_path / "c.yaml"
-    config.write_text(f"name: x\nroot: {root}\nsource: {{kind: vectors, path: {tmp_path / 'x.npy'}}}\n")
-    assert cli.main(["fsck", "--config", str(config)]) == 0
-    assert "clean" in capsys.readouterr().out
-    at(root, SECOND, "no[t]es").write_text("x")
-    assert cli.main(["fsck", "--config", str(config)]) == 0, "warnings alone are no failure"
-    assert f"{SECOND}/no[t]es" in capsys.readouterr().out
-    flip(at(root, FIRST, ROWS))
-    assert cli.main(["fsck", "--config", str(config), "--json"]) == 1
-    said = json.loads(capsys.readouterr().out)
-    assert (said["errors"], said["warnings"]) == (1, 1)
-    assert cli.main(["fsck", "--config", str(config), "--fast"]) == 0
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"PK\x03\x04", b"\x93NUMPY\x01\x00\xff\xff", b"ARROW1\0\0", b"PAR1PAR1"])
+@pytest.mark.parametrize(
+    "path", ["profile.json", "probe.npz", "measures/00000.npz", "verdict.json", "router.npz", "metrics.json", STORE, DIGESTS]
+)
+def test_files_that_were_damaged_before_they_were_listed(root, path, content):
+    at(root, SECOND, path).parent.mkdir(exist_ok=True)
+    at(root, SECOND, path).write_bytes(content)
+    relist(root, SECOND, path)
+    findings = found(root)
+    assert ("error", "content", SECOND, path) in findings
+    assert {finding[:3] for finding in findings} <= {("error", "content", SECOND), ("error", "count", SECOND)}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whole_root import FIRST, SECOND, make_root
+from whole_root import FIRST, SECOND, make_root, relist
 
 from simpipe import files
 from simpipe.fsck import check_root
@@ -111,3 +111,23 @@ def test_manifests_of_anything(whole, name, changes):
         json.dumps(report.to_json(), allow_nan=False).encode()
         if name == SECOND and json.dumps(files.read_json(path)) != json.dumps(files.read_json(whole / path.relative_to(root))):
             assert not report.ok, "it is live: the pointer's checksum differs"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 10**6), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8), st.booleans()
+)
+def test_files_that_were_damaged_before_they_were_listed(whole, which, changes, cut):
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "root"
+        shutil.copytree(whole, root)
+        folder = root / "releases" / FIRST
+        paths = sorted(entry["path"] for entry in files.read_json(folder / "manifest.json")["files"])
+        path = paths[which % len(paths)]
+        data = bytearray((folder / path).read_bytes())
+        for where, value in changes:
+            data[where % len(data)] = value
+        (folder / path).write_bytes(bytes(data[: len(data) * 2 // 3] if cut else data))
+        relist(root, FIRST, path)
+        report = check_root(root)
+        json.dumps(report.to_json(), allow_nan=False).encode()

@@ -13,6 +13,7 @@ from simpipe import files, releases
 from simpipe.config.index import ExactBackend
 from simpipe.digests import digest_rows, digests_file, write_digests
 from simpipe.embeddings import vectors_column
+from simpipe.fsck import check_root
 from simpipe.ids import bucket_of
 from simpipe.index.hidden import hidden_file, write_hidden
 from simpipe.index.partitions import build_partition, partition_folder
@@ -153,3 +154,20 @@ def relist(root: Path, name: str, path: str) -> None:
         data["files"] = [entry for entry in data["files"] if entry["path"] != path] + [now]
 
     alter_manifest(root, name, change)
+
+
+def found(root: Path, **how: Any) -> set[tuple[str, str, str | None, str | None]]:
+    report = check_root(root, **how)
+    json.dumps(report.to_json(), allow_nan=False)
+    assert all(finding.what and finding.cure for finding in report.findings)
+    return {(each.severity, each.code, each.release, each.path) for each in report.findings}
+
+
+def at(root: Path, release: str, path: str) -> Path:
+    return root / "releases" / release / path
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 from simpipe import files
-from simpipe.fsck.findings import LOOK, Findings, Report, is_folder, is_there, names_in, printable
-from simpipe.fsck.listed import Release, check_files, list_places, load_manifest
+from simpipe.fsck.findings import LOOK, Finding, Findings, Report, is_folder, is_there, names_in, printable, read_small
+from simpipe.fsck.listed import Release, check_files, list_places, load_release
 from simpipe.fsck.members import check_members
 from simpipe.fsck.orphans import check_orphans
 from simpipe.fsck.pointer import check_leases, check_pointer, check_tags
@@ -26,13 +27,12 @@ def check_root(root: Path, *, fast: bool = False) -> Report:
     found = Findings()
     parent = releases_folder(root)
     folders = _folders(root, found)
-    listed = []
-    for folder in folders:
-        if is_there(folder / MANIFEST_JSON) and (manifest := load_manifest(folder, found)) is not None:
-            listed.append(Release(folder, manifest))
+    there = [folder for folder in folders if is_there(folder / MANIFEST_JSON)]
+    listed = [release for folder in there if (release := load_release(folder, found)) is not None]
     for release in listed:
-        list_places(release, found)
-        check_encoder(root, release, found)
+        with found.guard("manifest", release=release.name, path=MANIFEST_JSON):
+            list_places(release, found)
+            check_encoder(root, release, found)
     count, size = check_files(parent, listed, found, fast=fast)
     if not fast:
         _check_contents(listed, found)
@@ -41,10 +41,22 @@ def check_root(root: Path, *, fast: bool = False) -> Report:
     check_tags(root, readable, found)
     check_leases(root, {folder.name for folder in folders}, found)
     # A manifest that cannot be read lists nobody knows what.
-    known = {release.folder for release in listed}
-    damaged = [folder for folder in folders if folder not in known and is_there(folder / MANIFEST_JSON)]
-    check_orphans(root, [folder for folder in folders if folder not in damaged], listed, found)
+    check_orphans(root, [folder for folder in folders if folder not in there or folder.name in readable], listed, found)
+    _forget_changed(listed, found)
     return Report(printable(str(root)), fast, len(folders), count, size, tuple(found.listed))
+
+
+def _forget_changed(listed: list[Release], found: Findings) -> None:
+    """What was said of a release that a step wrote into, or that was pruned meanwhile, may not hold."""
+    for release in listed:
+        try:
+            now = files.sha256_bytes(read_small(release.folder / MANIFEST_JSON))
+        except (OSError, ValueError):
+            now = None
+        if now != release.sha256:
+            name = printable(release.name)
+            found.listed = [finding for finding in found.listed if finding.release != name]
+            found.warning("changed", "written to or removed while it was checked", cure="run `simpipe fsck` again", release=name)
 
 
 def _folders(root: Path, found: Findings) -> list[Path]:
@@ -69,22 +81,27 @@ def _folders(root: Path, found: Findings) -> list[Path]:
 def _check_contents(listed: list[Release], found: Findings) -> None:
     """What the files hold. Releases of the same files and counts are alike, and are read once."""
     hashed: set[str] = set()
-    seen: dict[str, list] = {}
-    with progress("contents", len(listed), "releases") as update:
-        for done, release in enumerate(listed):
-            mine = Findings()
-            check_small(release, mine)
-            about = release.manifest.model_dump(mode="json", include={"partitions", "items", "store_files", "metadata", "dim"})
-            members = [entry.sha256 for entry in release.manifest.files if entry.path.startswith(_MEMBERS)]
-            key = files.digest([about, members, sorted(release.whole)])
+    seen: dict[str, list[Finding]] = {}
+    with progress("contents", sum(len(release.manifest.partitions) for release in listed), "partitions") as update:
+        done = 0
+        for release in listed:
+            check_small(release, found)
+            key = _members_key(release)
             if key not in seen:
                 theirs = Findings()
                 with theirs.guard("content", release=release.name):
-                    check_members(release, theirs, hashed=hashed)
+                    check_members(release, theirs, hashed=hashed, update=lambda number, before=done: update(before + number))
                 seen[key] = theirs.listed
-            found.listed += mine.listed
             found.listed += [replace(finding, release=printable(release.name)) for finding in seen[key]]
-            update(done + 1)
+            done += len(release.manifest.partitions)
+            update(done)
 
 
+def _members_key(release: Release) -> str:
+    about = release.manifest.model_dump(mode="json", include=set(_COUNTS))
+    members = sorted([entry.path, entry.sha256] for entry in release.manifest.files if entry.path.startswith(_MEMBERS))
+    return json.dumps([about, members, sorted(release.whole)])  # a text that no file can hold may be among them
+
+
+_COUNTS = ("partitions", "items", "store_files", "metadata", "dim", "storage", "distance")
 _MEMBERS = ("partitions/", "hidden/", "store/", "digests/")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from simpipe import files
 from simpipe.errors import ContractError
-from simpipe.fsck.findings import Findings, is_folder, is_there, reason_of
+from simpipe.fsck.findings import Findings, is_folder, is_there, read_small, reason_of
 from simpipe.manifest import MANIFEST_JSON, Manifest
 from simpipe.progress import progress
 
@@ -33,11 +33,13 @@ class Release:
     """A release whose manifest could be read.
 
     Attributes:
+      sha256: of the manifest's bytes.
       places: of the files that it lists, by their paths. whole: those that are as listed, and may be handed to a library.
     """
 
     folder: Path
     manifest: Manifest
+    sha256: str
     places: dict[str, Place] = field(default_factory=dict)
     whole: dict[str, Path] = field(default_factory=dict)
 
@@ -46,14 +48,11 @@ class Release:
         return self.folder.name
 
 
-def load_manifest(folder: Path, found: Findings) -> Manifest | None:
-    """A release's manifest; None, and a finding, where it is damaged."""
-    path = folder / MANIFEST_JSON
+def load_release(folder: Path, found: Findings) -> Release | None:
+    """A release; None, and a finding, where its manifest is damaged."""
     with found.guard("manifest", release=folder.name, path=MANIFEST_JSON):
-        about = os.stat(path)
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError("not a regular file")
-        return Manifest.load(folder)
+        sha256 = files.sha256_bytes(read_small(folder / MANIFEST_JSON))
+        return Release(folder, Manifest.load(folder), sha256)
     return None
 
 

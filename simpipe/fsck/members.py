@@ -6,7 +6,7 @@ each group of partitions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +35,19 @@ class _Stored:
     partition: np.ndarray
 
 
-def check_members(release: Release, found: Findings, *, hashed: set[str], most_rows: int = _MOST_ROWS) -> None:
-    """Compares partitions, store and digests; see `check_partition` for `hashed`."""
+def check_members(
+    release: Release,
+    found: Findings,
+    *,
+    hashed: set[str],
+    update: Callable[[int], None] = lambda done: None,
+    most_rows: int = _MOST_ROWS,
+) -> None:
+    """Compares partitions, store and digests.
+
+    Args:
+      hashed: see `check_partition`. update: is told how many partitions are done. most_rows: of partitions in memory.
+    """
     manifest, count = release.manifest, release.manifest.store_files
     if [part.partition for part in manifest.partitions] != list(range(len(manifest.partitions))):
         found.error("count", "partitions are not numbered from 0 on", release=release.name)
@@ -47,7 +58,10 @@ def check_members(release: Release, found: Findings, *, hashed: set[str], most_r
         found.error("count", what, release=release.name)
     whole = 1 <= count <= listed
     for turn, group in enumerate(_groups(manifest.partitions, most_rows)):
-        live = {part.partition: check_partition(release, part, found, hashed=hashed) for part in group}
+        live = {}
+        for part in group:
+            live[part.partition] = check_partition(release, part, found, hashed=hashed)
+            update(part.partition + 1)
         if whole:
             _check_group(release, live, found, first=turn == 0)
     if sum(part.live for part in manifest.partitions) < manifest.items:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -154,6 +155,13 @@ def test_a_link_to_itself(root):
     file.unlink()
     file.symlink_to(file)
     assert found(root) == {("error", "unreadable", FIRST, ROWS)}
+
+
+def test_text_that_no_file_can_hold(root):
+    alter_manifest(root, SECOND, lambda data: data.update(storage="\ud800", metadata=["\ud800"]))
+    report = check_root(root)
+    assert not report.ok
+    json.dumps(report.to_json(), ensure_ascii=False).encode()
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "\ud800"])

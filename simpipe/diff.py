@@ -124,8 +124,13 @@ def _is_number(value: Any) -> bool:
 def _cutpoints(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Numbers that differ, by the name of the cutpoint; of one that only one release has all of them."""
     one, other = before.get("cutpoints", {}), after.get("cutpoints", {})
-    compared = {name: _numbers(one.get(name, {}), other.get(name, {})) for name in dict.fromkeys([*one, *other])}
+    compared = {name: _numbers(_measures(one.get(name)), _measures(other.get(name))) for name in dict.fromkeys([*one, *other])}
     return {name: numbers for name, numbers in compared.items() if numbers}
+
+
+def _measures(cutpoint: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Without `value`, which is that of the metric that it was chosen by."""
+    return {name: value for name, value in (cutpoint or {}).items() if name != "value"}
 
 
 def _index(manifest: Manifest) -> dict[str, Any]:

@@ -87,8 +87,12 @@ def _numbers(console: Console, title: str, rows: Mapping[tuple[str, ...], Mappin
     for names, row in rows.items():
         one, other = ("-" if row[side] is None else f"{row[side]:.4f}" for side in ("one", "other"))
         change = row["difference"]
-        table.add_row(*map(escape, names), one, other, "" if change is None else f"{change:+.4f}")
+        table.add_row(*map(escape, names), one, other, "" if change is None else _change(change))
     console.print(table)
+
+
+def _change(value: float) -> str:
+    return f"{value:+.4f}" if abs(value) >= 5e-5 else f"{value:+.0e}"
 
 
 def _values(console: Console, title: str, rows: Mapping[str, list[Any]]) -> None:

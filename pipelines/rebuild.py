@@ -13,27 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from simpipe import __version__, files, releases
+from simpipe import files, releases
 from simpipe.config import Config
 from simpipe.embeddings import EmbeddingsInfo, vectors_of
-from simpipe.errors import ContractError, DuplicateIdError
+from simpipe.errors import DuplicateIdError
 from simpipe.grouped import count_groups, read_group
-from simpipe.index.hidden import hidden_file
-from simpipe.index.partitions import partition_folder
 from simpipe.index.planner import bytes_a_row
+from simpipe.index.profile import PROFILE_JSON
 from simpipe.index.route import RouteSpec
 from simpipe.index.router import ROUTER_FILE, Router
 from simpipe.index.searcher import Searcher
-from simpipe.manifest import Manifest, ManifestFile, ManifestPartition, made_by
+from simpipe.manifest import Manifest
 from simpipe.reindex.changes import ChangesInfo
 from simpipe.reindex.plan import PartitionWork, RebuildPlan, plan_rebuild
+from simpipe.reindex.profile import finish_profile, start_profile
 from simpipe.reindex.rebuild import kept_rows
+from simpipe.reindex.rebuild_release import Parts, check_delta, entries_of, new_manifest, reconcile, trained_balance
 from simpipe.reindex.rebuild_work import WORK_ROUTER, RebuildSpec, duplicates_of, hide_rows, write_dropped_ids
 from simpipe.types import INDEXED_SPLITS
-
-_CARRIED = ("partitions/", "hidden/", "store/", "digests/", "measures/")
-_KEPT_FILES = (ROUTER_FILE, "profile.json", "probe.npz")
-_LOST = "items were lost or doubled by the runner: run again, and report the runner"
 
 
 @dataclass(frozen=True)
@@ -71,31 +68,26 @@ def run(
       DuplicateIdError: one id, two items. RejectedError: too many bad vectors.
     """
     info, changes = EmbeddingsInfo.load(delta), ChangesInfo.load(delta)
-    _check(config, info, changes, manifest)
+    check_delta(config, info, changes, manifest)
     folder = releases.start_release(root, key)
     work = folder / ".work"
     work.mkdir(exist_ok=True)
     job = _Rebuild(config, base, manifest, delta, info, changes, folder, tuple(beam_args))
-    made = job.run(key, list(reasons)) if changes.items.any else job.carry_all(key, list(reasons))
-    if isinstance(made, RetrainNeeded):
+    parts = job.run() if changes.items.any else job.carry_all()
+    if isinstance(parts, RetrainNeeded):
         shutil.rmtree(folder)
-        return made
+        return parts
+    items = reconcile(manifest, parts, folder)
+    # A profile that could not be put together again does not go with these partitions.
+    unlisted = [PROFILE_JSON] if job.spec.measured and PROFILE_JSON not in {entry["path"] for entry in parts.others} else []
+    made = new_manifest(
+        config, manifest, folder, parts, key=key, items=items, embeddings=info.key, changes=changes, reasons=reasons,
+        unlisted=unlisted,
+    )  # fmt: skip
+    shutil.rmtree(work)
+    made.save(folder)
+    (folder / releases.BUILD_JSON).unlink(missing_ok=True)
     return folder, made
-
-
-def _check(config: Config, info: EmbeddingsInfo, changes: ChangesInfo, manifest: Manifest) -> None:
-    """Refuses a delta or a configuration that does not go with the live release."""
-    said = {"dim": info.dim, "distance": info.distance, "encoder": info.encoder, "metadata": sorted(info.metadata)}
-    held: dict[str, Any] = {"dim": manifest.dim, "distance": manifest.distance, "metadata": sorted(manifest.metadata)}
-    held |= {"encoder": manifest.encoder.fingerprint, "backend": manifest.backend, "storage": manifest.storage}
-    held |= {"base": manifest.release, "store files": manifest.store_files}
-    build = config.build
-    said |= {"backend": build.backend.model_dump(mode="json"), "storage": build.storage}
-    said |= {"base": changes.base, "store files": len(changes.files)}
-    for name, value in said.items():
-        if value != held[name]:
-            message = f"{name} of the changes is {value}, release {manifest.release} has {held[name]}"
-            raise ContractError(message, "run `simpipe reindex` again, or `simpipe run` once")
 
 
 @dataclass
@@ -138,19 +130,20 @@ class _Rebuild:
 
     # --- the stages ------------------------------------------------------------------------------------------------
 
-    def run(self, key: str, reasons: list[str]) -> Manifest | RetrainNeeded:
+    def run(self) -> Parts | RetrainNeeded:
+        """Everything but the manifest."""
         from simpipe.beam.io import check_rejects
         from simpipe.beam.rebuild import LocateDropped, RebuildTouched, RouteDelta
 
         self._set_router(self.searcher.router)
         ids, buckets = write_dropped_ids(self.spec, self.changes)
-        gone, routed = self._graph(
-            {"dropped": LocateDropped(self.spec, len(self.manifest.partitions)), "route": RouteDelta(self.spec)}
-        )
+        locate = LocateDropped(self.spec, len(self.manifest.partitions))
+        gone, routed = self._graph({"dropped": locate, "route": RouteDelta(self.spec)})
         unknown = [record["unknown"] for record in routed.records if "unknown" in record]
         if unknown:
             return RetrainNeeded(f"{self.spec.route.column} has a new value, {unknown[0]!r}")
-        self._check_rejects(check_rejects, routed)
+        share = self.config.build.rejects.max_share
+        check_rejects(routed, max_share=share, step="reindex", folder=self.folder, field="build.rejects.max_share")
         dropped = np.zeros(len(self.manifest.partitions), np.int64)
         for record in gone.records:
             dropped[record["partition"]] = record["rows"]
@@ -161,25 +154,35 @@ class _Rebuild:
             self._set_router(plan.router)
             (routed,) = self._graph({"route": RouteDelta(self.spec)})
             plan = plan.with_added(self._added())
-        emptied = tuple(PartitionWork(number, ()) for number in plan.emptied)
-        plan = replace(plan, work=tuple(sorted([*plan.work, *emptied], key=lambda each: each.partition)))
+        plan = _with_emptied(plan)
         if plan.split or plan.merged:  # items moved whose ids may be in any store file
             buckets = tuple(range(self.manifest.store_files))
+        self.spec = replace(self.spec, measured=start_profile(self.searcher, plan.router, self.folder))
         built, stored = self._graph({"": RebuildTouched(self.spec, plan.work, self.changes, buckets)}, ("partitions", "store"))
         self._check_duplicates(stored.records)
         hidden = {number: hide_rows(self.spec, self.searcher, number) for number in plan.hidden}
-        items = self._reconcile(plan, dropped, ids=ids, routed=routed, built=built, stored=stored, hidden=hidden)
-        return self._finish(
-            key, reasons, items=items, plan=plan, built=built.records, stored=stored.records,
-            hidden=hidden, rejected=routed.counts.rejected,
+        parts = Parts(
+            plan=plan, dropped=dropped, ids=ids, added=routed.counts.written,
+            copies=sum(record["copies"] for record in routed.records), rejected=routed.counts.rejected,
+            built=built.records, stored=stored.records, hidden=hidden,
         )  # fmt: skip
+        return replace(parts, others=entries_of(self.folder, self._others(parts)))
 
-    def carry_all(self, key: str, reasons: list[str]) -> Manifest:
-        """A release of the same items, where only queries changed."""
-        plan = RebuildPlan(len(self.manifest.partitions), self.searcher.router, ())
-        return self._finish(
-            key, reasons, items=self.manifest.items, plan=plan, built=(), stored=(), hidden={}, rejected=0
+    def _others(self, parts: Parts) -> list[str]:
+        """Writes the router, where it is another one, and the search profile; what was written."""
+        targets, plan = self.config.build.profile.targets, parts.plan
+        written = finish_profile(
+            self.searcher, self.folder, partitions=plan.partitions, rebuilt=parts.anew, targets=targets
         )  # fmt: skip
+        if plan.router is not self.searcher.router:
+            plan.router.save(self.folder / ROUTER_FILE)
+            written.append(ROUTER_FILE)
+        return written
+
+    def carry_all(self) -> Parts:
+        """Where only queries changed."""
+        plan = RebuildPlan(len(self.manifest.partitions), self.searcher.router, ())
+        return Parts(plan, np.zeros(plan.partitions, np.int64))
 
     def _set_router(self, router: Router) -> None:
         router.save(self.work / WORK_ROUTER)
@@ -221,12 +224,6 @@ class _Rebuild:
         fresh = read_group(self.spec.grouped("route"), number, self.spec.route.partitions) if self.spec.files else None
         return stays if fresh is None else np.concatenate([stays, vectors_of(fresh)])
 
-    # --- checks ----------------------------------------------------------------------------------------------------
-
-    def _check_rejects(self, check_rejects: Any, routed: Any) -> None:
-        share = self.config.build.rejects.max_share
-        check_rejects(routed, max_share=share, step="reindex", folder=self.folder, field="build.rejects.max_share")
-
     def _check_duplicates(self, records: Sequence[dict[str, Any]]) -> None:
         duplicates = duplicates_of(records)
         if duplicates:
@@ -236,111 +233,9 @@ class _Rebuild:
                 "give every item an id of its own, or drop the repeated rows",
             )
 
-    def _reconcile(
-        self, plan: RebuildPlan, dropped: np.ndarray, *, ids: int, routed: Any, built: Any, stored: Any, hidden: dict[int, Any]
-    ) -> int:
-        """The number of items of the new release, after stores and partitions were found to agree with it."""
-        added, copies = routed.counts.written, sum(record["copies"] for record in routed.records)
-        items = self.manifest.items - ids + added
-        in_store = [sum(record[name] for record in stored.records) for name in ("added", "dropped")]
-        doubled = sum(record["doubled"] for record in built.records)
-        before = sum(part.live for part in self.manifest.partitions)
-        anew = {record["partition"] for record in built.records}
-        live = built.counts.written
-        for part in self.manifest.partitions:
-            if part.partition not in anew:
-                live += part.rows - hidden[part.partition][0] if part.partition in hidden else part.live
-        wanted = before - int(dropped.sum()) + added + copies - doubled
-        lost = [number for number in np.flatnonzero(dropped).tolist() if number not in {*hidden, *_sources(plan)}]
-        if in_store != [added, ids] or live != wanted or live < items or lost:
-            raise ContractError(
-                f"{self.folder}: {self.manifest.items} items before, {ids} went and {added} came; the store says "
-                f"{in_store[1]} and {in_store[0]}; partitions hold {live} rows instead of {wanted}",
-                _LOST,
-            )
-        return items
 
-    # --- the manifest ----------------------------------------------------------------------------------------------
-
-    def _finish(
-        self,
-        key: str,
-        reasons: list[str],
-        *,
-        items: int,
-        plan: RebuildPlan,
-        built: Sequence[dict[str, Any]],
-        stored: Sequence[dict[str, Any]],
-        hidden: dict[int, tuple[int, dict[str, Any]]],
-        rejected: int,
-    ) -> Manifest:
-        """Lists every file, its own or carried over, and writes the manifest, which makes the release exist."""
-        folder, base = self.folder, self.manifest
-        entries = [entry for record in (*built, *stored) for entry in record["files"]] + [entry for _, entry in hidden.values()]
-        if plan.router is not self.searcher.router:
-            plan.router.save(folder / ROUTER_FILE)
-            entries.append(files.entry_of(folder / ROUTER_FILE, folder).to_json())
-        shutil.rmtree(self.work)
-        own = {entry["path"]: ManifestFile(**entry) for entry in entries}
-        anew = {record["partition"] for record in built}
-        replaced = tuple(f"{partition_folder(number)}/" for number in anew)
-        left_out = {hidden_file(number) for number in anew}
-        carried = [
-            entry.model_copy(update={"release": entry.release or base.release})
-            for entry in base.files
-            if entry.path.startswith(_CARRIED) or entry.path in _KEPT_FILES
-            if entry.path not in own and entry.path not in left_out and not entry.path.startswith(replaced)
-        ]
-        about = {part.partition: part for part in base.partitions}
-        for record in built:
-            about[record["partition"]] = ManifestPartition(**{name: record[name] for name in ManifestPartition.model_fields})
-        for number, (count, _) in hidden.items():
-            about[number] = about[number].model_copy(update={"hidden": count})
-        manifest = base.model_copy(
-            update={
-                "format_version": Manifest.model_fields["format_version"].default,
-                "release": folder.name,
-                "created_at": releases.now(),
-                "simpipe_version": __version__,
-                "items": items,
-                "partitions": tuple(about[number] for number in range(plan.partitions)),
-                "router": {**base.router, "partitions": plan.partitions} if "partitions" in base.router else base.router,
-                "search": self.config.search.model_dump(mode="json"),
-                "config": self.config.model_dump(mode="json"),
-                "provenance": self._provenance(plan, len(anew), len(hidden), reasons, rejected),
-                "steps": {"build": key},
-                "parents": tuple(sorted({entry.release for entry in carried if entry.release})),
-                "files": tuple(sorted([*own.values(), *carried], key=lambda entry: entry.path)),
-            }
-        )
-        manifest.save(folder)
-        (folder / releases.BUILD_JSON).unlink(missing_ok=True)
-        return manifest
-
-    def _provenance(self, plan: RebuildPlan, rebuilt: int, hidden: int, reasons: list[str], rejected: int) -> dict[str, Any]:
-        counts = {"total": plan.partitions, "rebuilt": rebuilt, "carried": plan.partitions - rebuilt - hidden}
-        counts |= {"hidden_only": hidden, "split": len(plan.split), "merged": len(plan.merged)}
-        about = {
-            "base": self.manifest.release,
-            "items": self.changes.items.model_dump(),
-            "queries": self.changes.queries.model_dump(),
-            "partitions": counts,
-            "rejected": rejected,
-            "balance": trained_balance(self.manifest),
-            "retrained": False,
-            "reasons": reasons,
-        }
-        return {"embeddings": self.info.key, "reindex": about, "made": made_by("reindex")}
-
-
-def trained_balance(manifest: Manifest) -> float:
-    """The largest partition over the mean, when the release's router was trained."""
-    known = manifest.provenance.get("reindex", {}).get("balance")
-    if known is not None:
-        return float(known)
-    rows = np.array([part.live for part in manifest.partitions if part.live])
-    return round(float(rows.max() / rows.mean()), 4) if len(rows) else 1.0
-
-
-def _sources(plan: RebuildPlan) -> set[int]:
-    return {source for each in plan.work for source in each.sources}
+def _with_emptied(plan: RebuildPlan) -> RebuildPlan:
+    """A plan that also builds what was merged away, without rows: every slot has files."""
+    planned = {each.partition for each in plan.work}
+    emptied = [PartitionWork(number, ()) for number in plan.emptied if number not in planned]
+    return replace(plan, work=tuple(sorted([*plan.work, *emptied], key=lambda each: each.partition)))

@@ -72,6 +72,10 @@ SOURCES: dict[str, tuple[str, ...]] = {
         *("build.py", "build_start.py", "store.py", "digests.py", "grouped.py", "groups.py", "beam/build.py", *_INDEX),
         "reindex/profile.py",
     ),
+    "rebuild": (
+        *("reindex", "config/release.py", "store.py", "digests.py", "grouped.py", "manifest.py", "beam/rebuild.py"),
+        *_INDEX,
+    ),
     "export": ("reindex/export.py", "beam/export.py", "store.py", "digests.py", *_INDEX),
     "calibrate": ("calibration", "cutpoints.py", "classification_metrics", "probability.py", "beam/calibrate.py", *_QUERY),
     "evaluate": ("evaluators", "retrieval_metrics", "beam/evaluate.py", *_QUERY),
@@ -85,6 +89,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "train": ("tensorflow", "keras", "numpy"),
     "embed": ("tensorflow", "keras"),
     "changes": ("tensorflow", "keras"),
+    "rebuild": ("scann", "nmslib", "scikit-learn", "numpy"),
     "build": ("scann", "nmslib", "scikit-learn", "numpy"),
 }
 

@@ -13,7 +13,6 @@ import pyarrow as pa
 from simpipe import files
 from simpipe.config.index import Backend, Storage
 from simpipe.embeddings import vectors_of
-from simpipe.errors import ContractError
 from simpipe.index.partitions import build_stored, partition_folder, partition_record
 from simpipe.index.routing import Router
 from simpipe.index.rows import Rows
@@ -108,8 +107,6 @@ def rebuild_partition(
     vectors = np.empty((0, base.dim), np.float32) if fresh is None else vectors_of(fresh)
     stored, scale = join_stored([part.stored() for part in parts], vectors, storage)
     rows, order = Rows.sort(ids, labels)
-    if (rows.tie[1:] == rows.tie[:-1]).any() and len(ids.unique()) < len(ids):
-        raise ContractError(f"partition {work.partition}: an id would stand in it twice", "run `simpipe run` once")
     record = build_stored(rows, (stored[order], scale), target, backend, distance=base.distance, storage=storage)
     return Rebuilt(record, doubled)
 

@@ -25,6 +25,7 @@ from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest
 from simpipe.reindex.changes import CHANGED, ChangesInfo
 from simpipe.reindex.plan import PartitionWork
+from simpipe.reindex.profile import measure_rebuilt
 from simpipe.reindex.rebuild import Rebuilt, find_dropped, hidden_rows, rebuild_partition
 from simpipe.reindex.rebuild_store import Moves, rewrite_store_file
 from simpipe.store import store_file
@@ -44,6 +45,7 @@ class RebuildSpec:
       files: Parquet files of new items, with size and SHA-256 of each.
       folder: the new release. work: scratch.
       route: as new items are routed, for the partitions of the router in the work folder.
+      measured: whether partitions are measured for the search profile.
     """
 
     base: str
@@ -55,6 +57,7 @@ class RebuildSpec:
     route: RouteSpec
     backend: Backend
     storage: Storage
+    measured: bool = False
 
     def open_base(self) -> Searcher:
         return Searcher(Path(self.base), Manifest.load(Path(self.base)))
@@ -138,8 +141,8 @@ def route_delta(spec: RebuildSpec, router: Router, number: int) -> Routed | str:
 
 
 def rebuild_one(spec: RebuildSpec, base: Searcher, router: Router, work: PartitionWork) -> Rebuilt:
-    """Builds one partition of the new release."""
-    return rebuild_partition(
+    """Builds one partition of the new release, and measures it for the search profile."""
+    built = rebuild_partition(
         base,
         work,
         router,
@@ -150,6 +153,9 @@ def rebuild_one(spec: RebuildSpec, base: Searcher, router: Router, work: Partiti
         storage=spec.storage,
         moved=spec.moved_path(work.partition) if work.siblings else None,
     )
+    if spec.measured:
+        measure_rebuilt(base, Path(spec.folder), built.record, params=base.manifest.backend)
+    return built
 
 
 def hide_rows(spec: RebuildSpec, base: Searcher, number: int) -> tuple[int, dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import getpass
 import socket
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from simpipe import files, releases
@@ -51,7 +51,8 @@ def run(
             theirs = facts_of_live(gates, *live)
         except SimpipeError as error:  # a damaged live release may not stand in the way of a whole one
             missing = f"the live release cannot be read: {error.message}"
-    verdict = judge(gates, facts_to_judge(gates, root, release, manifest, canaries), theirs, at=releases.now(), missing=missing)
+    mine = facts_to_judge(gates, root, release, manifest, canaries)
+    verdict = judge(gates, mine, theirs, at=releases.now(), against=live[1].release if live else None, missing=missing)
     if (release / releases.PUBLISHED).exists():
         return release, manifest, verdict
     manifest = _write(release, _with_canaries(root, release, manifest, live), verdict, key)
@@ -108,7 +109,8 @@ def judged(
     found = None if again else verdict_of(folder, manifest, key)
     if found is not None:
         return folder, manifest, found
-    return run(config, root=root, release=folder, manifest=manifest, live=live, key=key, missing=missing)
+    with releases.holding(root, live[1].release) if live else nullcontext():  # no prune meanwhile
+        return run(config, root=root, release=folder, manifest=manifest, live=live, key=key, missing=missing)
 
 
 def publish(root: Path, folder: Path, manifest: Manifest, verdict: Verdict, *, force: bool = False) -> releases.Pointer:

@@ -325,6 +325,10 @@ class Line(LineKeys):
 
     def run(self) -> releases.Pointer:
         """All steps in order."""
+        if self.config.gates.canaries is not None:
+            from simpipe.canaries import load_canaries
+
+            load_canaries(files.local(self.config.gates.canaries.path))  # a mistake in it is told at once
         if self.has_encoder:
             self.shard()
             self.train()

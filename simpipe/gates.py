@@ -60,13 +60,16 @@ class Facts:
         return next((name for name in self.metrics if name.startswith(ANN_RECALL)), ANN_RECALL + "K")
 
 
-def judge(config: GatesConfig, new: Facts, live: Facts | None, *, at: str, missing: str = NO_LIVE) -> Verdict:
+def judge(
+    config: GatesConfig, new: Facts, live: Facts | None, *, at: str, against: str | None = None, missing: str = NO_LIVE
+) -> Verdict:
     """Holds a release against the limits.
 
     Args:
       config: the limits. new: of the release that is judged.
       live: of the release that answers now; None: there is none, and limits of change are not judged.
-      at: UTC time. missing: why there is no live release to compare with.
+      at: UTC time. against: the live release, also where it cannot be compared with; None: that of `live`.
+      missing: why there is nothing to compare with.
     """
     checks = (
         _files(config, new),
@@ -83,7 +86,7 @@ def judge(config: GatesConfig, new: Facts, live: Facts | None, *, at: str, missi
         *_drift(config, new, live, missing),
         _canaries(config, new),
     )
-    return Verdict(new.release, live.release if live else None, at, checks)
+    return Verdict(new.release, live.release if live else against, at, checks)
 
 
 def _not_judged(name: str, reason: str, **about: float | str | None) -> Check:
@@ -226,7 +229,7 @@ def _drift(config: GatesConfig, new: Facts, live: Facts | None, missing: str) ->
         elif differ:
             yield _not_judged(name, differ, limit=bound)
         elif drift is None:
-            yield Check(name, False, "the vectors could not be sampled", None, bound)
+            yield Check(name, False, new.damage or "the vectors could not be sampled", None, bound)
         else:
             value = of(drift)
             holds = _at_least if kind == "centroid_cosine" else _at_most
@@ -239,7 +242,7 @@ def _canaries(config: GatesConfig, new: Facts) -> Check:
         return _not_judged("canaries", "not limited: there are no canary queries")
     asked, bound = new.canaries, config.canaries.min_share
     if not asked:
-        return Check(name, False, "canary queries could not be asked", None, bound)
+        return Check(name, False, new.damage or "canary queries could not be asked", None, bound)
     share = sum(answer.right for answer in asked) / len(asked)
     wrong = [f"{answer.name} ({answer.said})" if answer.said else answer.name for answer in asked if not answer.right]
     reason = f"{len(asked) - len(wrong)} of {len(asked)} canary queries are answered as expected"

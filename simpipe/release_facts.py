@@ -44,11 +44,11 @@ def facts_to_judge(gates: GatesConfig, root: Path, folder: Path, manifest: Manif
         metrics, cutpoints = _measured(folder, manifest, fetch)
         if damage is None:
             sample = _sample(gates, folder, manifest, fetch)
+        if damage is None and canaries is not None and gates.canaries is not None:
+            searcher = Searcher(folder, manifest, fetch=fetch)
+            answers = ask(canaries, searcher, root=root, folder=files.local(gates.canaries.path).parent)
     except SimpipeError as error:
         damage = damage or error.message
-    if canaries is not None and gates.canaries is not None and damage is None:
-        searcher = Searcher(folder, manifest, fetch=fetch)
-        answers = ask(canaries, searcher, root=root, folder=files.local(gates.canaries.path).parent)
     return _about(manifest, _rejected(root, manifest), metrics, cutpoints, damage=damage, sample=sample, canaries=answers)
 
 

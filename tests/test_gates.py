@@ -72,7 +72,7 @@ def test_without_a_live_release_only_limits_of_values_apply():
 @pytest.mark.parametrize(
     ("config", "changes", "failed"),
     [
-        ({}, {"items": 499}, "items.max_drop"),
+        ({}, {"items": 599}, "items.max_drop"),
         ({}, {"items": 0}, "items.min"),
         ({"items": {"max_growth": 0.1}}, {"items": 1101}, "items.max_growth"),
         ({}, {"damage": "partitions/00000/rows.arrow: SHA-256 differs"}, "files"),

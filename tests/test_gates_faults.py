@@ -12,7 +12,7 @@ import pytest
 from pipelines import gate
 from pipelines.line import Line
 from simpipe import files, releases
-from simpipe.errors import GateFailedError
+from simpipe.errors import ConfigError, GateFailedError
 from simpipe.manifest import Manifest
 from simpipe.release_facts import draw_sample
 from simpipe.verdict import VERDICT_JSON, Verdict
@@ -179,12 +179,24 @@ def test_permuted_vectors_under_right_checksums(made, tmp_path):
     line = made.line(tmp_path / "r", build=REBUILT)
     line.embed()
     folder, manifest = line.build()
+    permute(folder, manifest)
+    assert {"metrics.label_precision_at_1.max_drop", "canaries.min_share"} <= set(refused(line).failed)
+
+
+def test_permuted_vectors_after_the_release_was_measured(made, rebuilt, tmp_path):
+    line, folder, manifest = of_copy(made, rebuilt, tmp_path)
+    permute(folder, manifest)
+    verdict = line.gate()
+    assert verdict is not None
+    assert verdict.failed == ("canaries.min_share",), "metrics are those of before, checksums are right"
+
+
+def permute(folder: Path, manifest: Manifest) -> None:
     names = [f"partitions/{number:05d}/vectors.npy" for number in range(3)]
     for name in names:
         vectors = np.load(folder / name)
         np.save(folder / name, np.random.default_rng(0).permutation(vectors))
     manifest.with_files(folder, names).save(folder)
-    assert {"metrics.label_precision_at_1.max_drop", "canaries.min_share"} <= set(refused(line).failed)
 
 
 def test_a_damaged_live_release_does_not_stand_in_the_way(made, rebuilt, tmp_path):
@@ -195,6 +207,7 @@ def test_a_damaged_live_release_does_not_stand_in_the_way(made, rebuilt, tmp_pat
     assert verdict is not None
     assert verdict.passed
     assert any("live release cannot be read" in check.reason for check in verdict.checks)
+    assert verdict.against == live.name
     assert line.publish().release == manifest.release
 
 
@@ -257,3 +270,11 @@ def test_a_verdict_is_made_anew_where_limits_or_the_live_release_changed(made, r
     alone = line.gate()
     assert alone.against is None
     assert alone.passed
+
+
+def test_a_mistake_among_the_canaries_is_told_before_anything_runs(made, tmp_path):
+    (tmp_path / "c.jsonl").write_text("{")
+    line = made.line(tmp_path / "r", gates={"canaries": {"path": str(tmp_path / "c.jsonl")}})
+    with pytest.raises(ConfigError, match="line 1: not valid JSON"):
+        line.run()
+    assert not (tmp_path / "r").exists()

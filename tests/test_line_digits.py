@@ -22,6 +22,7 @@ from simpipe.cli import main
 from simpipe.config import parse_config
 from simpipe.data.examples import DatasetInfo
 from simpipe.embeddings import EmbeddingsInfo, vectors_of
+from simpipe.encoder_canaries import CANARIES_NPZ, EncoderCanaries, check_canaries
 from simpipe.errors import ConfigError, ContractError, IncompatibleError, SourceError
 from simpipe.training.encoder import EncoderInfo, load_model
 
@@ -187,6 +188,32 @@ def test_an_encoder_of_another_training_is_refused(ran, tmp_path, capsys):
 
     with pytest.raises(IncompatibleError, match="encoder"):
         calibrate.run(config, release=line.release()[0], embeddings=stranger.embeddings[0], key="x")
+
+
+def test_an_encoder_that_embeds_otherwise_than_it_did_is_refused(ran, tmp_path, capsys, monkeypatch):
+    """The same fingerprint, other embeddings: as if another version of a library computed something else."""
+    config, line, _ = ran
+    folder, manifest = line.release()
+    kept = EncoderCanaries.load(releases.verify_file(folder, manifest.file(CANARIES_NPZ)))
+    found = items_of(line.root)
+    images = (load_digits().images * (255 / 16)).round().astype(np.uint8)[..., None]
+    assert (len(kept.ids), kept.encoder) == (8, manifest.encoder.fingerprint)
+    for name, inputs, embedding in zip(kept.ids, kept.inputs, kept.embeddings, strict=True):
+        np.testing.assert_array_equal(inputs, images[int(name[-5:])])
+        np.testing.assert_allclose(np.frombuffer(found[name][1], np.float32), embedding, atol=1e-6)
+    model, about = load_model(line.encoder[0])
+    searcher = simpipe.open_release(config.root)
+    assert check_canaries(searcher, model)
+    weights = model.get_weights()
+    weights[-1] = weights[-1] + np.float32(0.1)
+    model.set_weights(weights)
+    with pytest.raises(IncompatibleError, match="does not embed as it did"):
+        check_canaries(searcher, model)
+    monkeypatch.setattr("simpipe.training.encoder.load_model", lambda folder: (model, about))
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "digit.png")
+    (tmp_path / "c.yaml").write_text(json.dumps(json.loads(config.model_dump_json())))
+    assert main(["lookup", "--config", str(tmp_path / "c.yaml"), "--image", str(tmp_path / "digit.png")]) == 1
+    assert "does not embed as it did" in capsys.readouterr().err
 
 
 class Page(HTMLParser):

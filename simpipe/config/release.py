@@ -50,7 +50,7 @@ class ItemsGate(Model):
     """How many items there are: at least `min`; against the live release at most so large a share less or more."""
 
     min: Annotated[int, Field(ge=0)] = 1
-    max_drop: Fraction | None = 0.5
+    max_drop: Fraction | None = 0.4
     max_growth: Annotated[float, Field(ge=0)] | None = None
 
 

@@ -15,7 +15,7 @@ from simpipe.config.models import VectorsSource
 from simpipe.embeddings import EmbeddingsInfo, vectors_of
 from simpipe.ids import holdout
 from simpipe.manifest import Manifest
-from simpipe.reindex.changes import ADDED, CHANGED, ChangesInfo
+from simpipe.reindex.changes import ADDED, CHANGED, DELETED, ChangesInfo
 
 DIM, STORE_FILES = 4, 11
 # id -> (label, vector, price)
@@ -118,7 +118,7 @@ def check(
         added = {name for name in new if name not in old}
         changed = {name for name in new if name in old and new[name] != old[name]}
         deleted = {name for name in old if name not in new}
-        expected = {name: ADDED for name in added} | {name: CHANGED for name in changed} | {name: 3 for name in deleted}
+        expected = dict.fromkeys(added, ADDED) | dict.fromkeys(changed, CHANGED) | dict.fromkeys(deleted, DELETED)
         assert found.kinds(query=query) == expected
         assert (counts.added, counts.changed, counts.deleted) == (len(added), len(changed), len(deleted))
         assert counts.unchanged == len(new) - len(added) - len(changed)

@@ -20,6 +20,7 @@ from simpipe.embeddings import EmbeddingsFile, EmbeddingsInfo
 from simpipe.errors import ContractError, IncompatibleError, SimpipeError
 from simpipe.index.query import QueryPlan, QuerySpec, plan_job
 from simpipe.index.searcher import Searcher
+from simpipe.leases import take_lease
 from simpipe.manifest import Manifest
 from simpipe.progress import watching
 from simpipe.types import INDEXED_SPLITS, QUERY_SPLITS, Counts
@@ -145,6 +146,7 @@ def run_queries(
     from simpipe.beam.io import check_rejects
     from simpipe.beam.query import ANSWERED_JSON, CountAnswers, QueryRelease
 
+    lease = take_lease(Path(spec.release))  # workers take their own; this one spans them all, and the work folder
     work = scratch(Path(spec.release), f"{verb}-queries") if not spec.work else Path(spec.work)
     spec = replace(spec, work=str(work))
     partitions = partitions_of(manifest)
@@ -167,6 +169,8 @@ def run_queries(
         return prepared.counts
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        if lease is not None:
+            lease.close()
 
 
 def partitions_of(manifest: Manifest) -> tuple[int, ...]:

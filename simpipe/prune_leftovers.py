@@ -54,8 +54,9 @@ def clean(root: Path, found: Survey, *, dry_run: bool) -> tuple[list[Cleaned], l
             if busy:
                 notes.append(f"temporary files and work folders stay: {', '.join(busy)} in work")
             else:
-                cleaned += [_remove(root, path, "temporary", dry_run) for path in temporary]
-                cleaned += [_remove(root, path, "work folder", dry_run) for path in work if _unread(root, path, held)]
+                free = _Unread(root, held)
+                cleaned += [_remove(root, path, "temporary", dry_run) for path in temporary if free(path)]
+                cleaned += [_remove(root, path, "work folder", dry_run) for path in work if free(path)]
                 unused = _unused_embeddings(root, found if dry_run else survey(root))
                 cleaned += [_remove_data_set(root, folder, dry_run) for folder in unused]
     if not dry_run:
@@ -91,18 +92,31 @@ def _work_folders(root: Path, found: Survey) -> Iterator[Path]:
     yield from (path / _WORK for path in within if (path / _WORK).is_dir())
 
 
-def _unread(root: Path, path: Path, held: contextlib.ExitStack) -> bool:
-    """Whether nobody reads the release that a work folder belongs to."""
-    if not path.name.startswith(f"{_WORK}-"):
-        return True
-    name = path.name.removeprefix(f"{_WORK}-")
-    owners = [each.name for each in (root / RELEASES).iterdir() if each.is_dir() and name.startswith(f"{each.name}-")]
-    if not owners:
-        return True
-    lease = take_exclusive(root, max(owners, key=len))
-    if lease is not None:
-        held.enter_context(lease)
-    return lease is not None
+class _Unread:
+    """Whether nobody reads or publishes the release that a path belongs to; it stays so until `held` ends."""
+
+    def __init__(self, root: Path, held: contextlib.ExitStack) -> None:
+        self._root, self._held = root, held
+        self._known: dict[str, bool] = {}
+
+    def __call__(self, path: Path) -> bool:
+        release = self._release_of(path)
+        if release is not None and release not in self._known:
+            lease = take_exclusive(self._root, release)
+            self._known[release] = lease is not None
+            if lease is not None:
+                self._held.enter_context(lease)
+        return release is None or self._known[release]
+
+    def _release_of(self, path: Path) -> str | None:
+        parts = path.relative_to(self._root).parts
+        if parts[0] != RELEASES:
+            return None
+        name = parts[1].removeprefix(f"{_WORK}-")
+        if name == parts[1]:
+            return name if len(parts) > 2 else None
+        owners = [each.name for each in (self._root / RELEASES).iterdir() if name.startswith(f"{each.name}-")]
+        return max(owners, key=len, default=None)
 
 
 def _unused_embeddings(root: Path, found: Survey) -> list[Path]:

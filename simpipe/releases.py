@@ -121,7 +121,12 @@ def open_for_change(folder: Path, manifest: Manifest, step: str) -> tuple[Path, 
     """A release that `step` may still write into: this one, or a new one if it was ever published.
 
     The new one carries the large files over by reference.
+
+    Raises:
+      ReleaseError: it was pruned since it was found.
     """
+    root = folder.parent.parent
+    find(root, folder.name)
     if not (folder / PUBLISHED).exists():
         files.remove_leftovers(folder)  # of a step that was killed while it wrote
         return folder, manifest
@@ -133,7 +138,6 @@ def open_for_change(folder: Path, manifest: Manifest, step: str) -> tuple[Path, 
     steps = {name: key for name, key in manifest.steps.items() if name not in later}
     parents = tuple(dict.fromkeys([*manifest.parents, manifest.release]))
     changed = {"created_at": now(), "files": carried, "steps": steps, "parents": parents}
-    root = folder.parent.parent
     with holding(root, folder.name), files.locked(new_release_lock(root)):
         fresh = _new_folder(folder.parent, manifest.steps["build"])
         derived = manifest.model_copy(update={"release": fresh.name, **changed})

@@ -30,8 +30,10 @@ def make_release(
     backend: Backend = EXACT,
     storage: Any = "float32",
     values: list[str] | None = None,
+    release: str = RELEASE,
+    publish: bool = True,
 ) -> np.ndarray:
-    """Writes and publishes a release of items `i0`, `i1`, ... with labels `l0` to `l4` and a column `number`.
+    """Writes (and publishes) a release of items `i0`, `i1`, ... with labels `l0` to `l4` and a column `number`.
 
     Returns:
       Rows of each partition: object[partitions] of int64.
@@ -41,7 +43,7 @@ def make_release(
     ids = pa.array([f"i{row}" for row in range(n)], pa.string())
     labels = pa.array([None if row % 7 == 0 else f"l{row % 5}" for row in range(n)], pa.string())
     first, (copied, second) = router.route(ids, vectors, values)
-    folder = releases.releases_folder(root) / RELEASE
+    folder = releases.releases_folder(root) / release
     folder.mkdir(parents=True)
     records, members = [], np.empty(router.partitions, object)
     for number in range(router.partitions):
@@ -57,7 +59,7 @@ def make_release(
     entries = [files.entry_of(folder / name, folder).to_json() for name in (ROUTER_FILE, store_file(0, 1))]
     entries += [entry for record in records for entry in record["files"]]
     Manifest(
-        release=RELEASE,
+        release=release,
         created_at=releases.now(),
         simpipe_version="0",
         dim=vectors.shape[1],
@@ -76,5 +78,6 @@ def make_release(
         steps={"build": "key"},
         files=tuple(ManifestFile(**entry) for entry in entries),
     ).save(folder)
-    releases.publish(root, needed_steps=())
+    if publish:
+        releases.publish(root, needed_steps=())
     return members

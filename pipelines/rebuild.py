@@ -133,38 +133,40 @@ class _Rebuild:
     def run(self) -> Parts | RetrainNeeded:
         """Everything but the manifest."""
         from simpipe.beam.io import check_rejects
-        from simpipe.beam.rebuild import LocateDropped, RebuildTouched, RouteDelta
+        from simpipe.beam.rebuild import BUILT_JSON, FOUND_JSON, FindChanges, RebuildTouched
 
         self._set_router(self.searcher.router)
         ids, buckets = write_dropped_ids(self.spec, self.changes)
-        locate = LocateDropped(self.spec, len(self.manifest.partitions))
-        gone, routed = self._graph({"dropped": locate, "route": RouteDelta(self.spec)})
-        unknown = [record["unknown"] for record in routed.records if "unknown" in record]
+        found = self._graph(FindChanges(self.spec, len(self.manifest.partitions)), FOUND_JSON)
+        unknown = [record["unknown"] for record in found.records if "unknown" in record]
         if unknown:
             return RetrainNeeded(f"{self.spec.route.column} has a new value, {unknown[0]!r}")
         share = self.config.build.rejects.max_share
-        check_rejects(routed, max_share=share, step="reindex", folder=self.folder, field="build.rejects.max_share")
+        check_rejects(found, max_share=share, step="reindex", folder=self.folder, field="build.rejects.max_share")
         dropped = np.zeros(len(self.manifest.partitions), np.int64)
-        for record in gone.records:
-            dropped[record["partition"]] = record["rows"]
+        for record in found.records:
+            if "dropped" in record:
+                dropped[record["partition"]] = record["dropped"]
         plan = self._plan(dropped)
         if plan.retrain is not None:
             return RetrainNeeded(plan.retrain)
         if plan.router is not self.searcher.router:
             self._set_router(plan.router)
-            (routed,) = self._graph({"route": RouteDelta(self.spec)})
-            plan = plan.with_added(self._added())
+            if self.spec.files:
+                found = self._graph(FindChanges(self.spec, 0), FOUND_JSON)
+                plan = plan.with_added(self._added())
         plan = _with_emptied(plan)
         if plan.split or plan.merged:  # items moved whose ids may be in any store file
             buckets = tuple(range(self.manifest.store_files))
         self.spec = replace(self.spec, measured=start_profile(self.searcher, plan.router, self.folder))
-        built, stored = self._graph({"": RebuildTouched(self.spec, plan.work, self.changes, buckets)}, ("partitions", "store"))
-        self._check_duplicates(stored.records)
+        records = self._graph(RebuildTouched(self.spec, plan.work, self.changes, buckets), BUILT_JSON).records
+        built, stored = ([each for each in records if ("partition" in each) is of] for of in (True, False))
+        self._check_duplicates(stored)
         hidden = {number: hide_rows(self.spec, self.searcher, number) for number in plan.hidden}
         parts = Parts(
-            plan=plan, dropped=dropped, ids=ids, added=routed.counts.written,
-            copies=sum(record["copies"] for record in routed.records), rejected=routed.counts.rejected,
-            built=built.records, stored=stored.records, hidden=hidden,
+            plan=plan, dropped=dropped, ids=ids, added=found.counts.written,
+            copies=sum(record.get("copies", 0) for record in found.records), rejected=found.counts.rejected,
+            built=built, stored=stored, hidden=hidden,
         )  # fmt: skip
         return replace(parts, others=entries_of(self.folder, self._others(parts)))
 
@@ -188,17 +190,16 @@ class _Rebuild:
         router.save(self.work / WORK_ROUTER)
         self.spec = replace(self.spec, route=replace(self.spec.route, partitions=router.partitions))
 
-    def _graph(self, transforms: dict[str, Any], summaries: Sequence[str] = ()) -> list[Any]:
-        """Runs transforms in one graph; what their summaries say."""
+    def _graph(self, transform: Any, summary: str) -> Any:
+        """Runs a graph; what its summary says."""
         from simpipe.beam.io import read_summary
         from simpipe.beam.options import run_graph
 
         def graph(pipeline: Any) -> None:
-            for name, transform in transforms.items():
-                _ = pipeline | f"{type(transform).__name__} {name}".strip() >> transform
+            _ = pipeline | transform
 
         run_graph(graph, self.beam_args, job_name=f"simpipe-rebuild-{self.config.name}")
-        return [read_summary(self.work / f"{name}.json") for name in summaries or transforms]
+        return read_summary(self.work / summary)
 
     def _plan(self, dropped: np.ndarray) -> RebuildPlan:
         about, build = self.manifest.partitions, self.config.build

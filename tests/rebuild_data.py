@@ -139,19 +139,17 @@ def reindex(
     )
 
 
-def in_this_process(self: Any, transforms: dict[str, Any], summaries: Any = ()) -> list[Any]:
+def in_this_process(self: Any, transform: Any, summary: str) -> Any:
     """In the place of `_graph`: the same work items one after the other, where a test makes many releases."""
-    del self, summaries
-    found = []
-    for each in transforms.values():
-        if isinstance(each, graph.RouteDelta):
-            found.append([graph._route(number, each.spec) for number in range(len(each.spec.files))])
-        elif isinstance(each, graph.LocateDropped):
-            found.append([graph._locate(number, each.spec) for number in range(each.partitions)])
-        else:
-            found.append([graph._partition(work, each.spec) for work in each.work])
-            found.append([graph._store(number, [], each.spec, each.work, each.changes) for number in each.buckets])
-    return [MergeOutcomes().merge_accumulators(outcomes) for outcomes in found]
+    del self, summary
+    spec = transform.spec
+    if isinstance(transform, graph.FindChanges):
+        found = [graph._route(number, spec) for number in range(len(spec.files))]
+        found += [graph._locate(number, spec) for number in range(transform.partitions)]
+    else:
+        found = [graph._partition(work, spec) for work in transform.work]
+        found += [graph._store(number, [], spec, transform.work, transform.changes) for number in transform.buckets]
+    return MergeOutcomes().merge_accumulators(found)
 
 
 def check(folder: Path, manifest: Manifest, truth: Truth, *, tolerance: float = 0.0) -> None:

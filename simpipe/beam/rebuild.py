@@ -19,7 +19,9 @@ from simpipe.index.searcher import Searcher
 from simpipe.reindex.changes import ChangesInfo
 from simpipe.reindex.plan import PartitionWork
 from simpipe.reindex.rebuild_work import WORK_ROUTER, RebuildSpec, locate_dropped, moves_of, rebuild_one, rewrite_one, route_delta
-from simpipe.types import Counts
+
+FOUND_JSON = "found.json"
+BUILT_JSON = "built.json"
 
 
 def _base(spec: RebuildSpec) -> Searcher:
@@ -48,7 +50,7 @@ def _route(number: int, spec: RebuildSpec) -> Outcome:
 def _locate(number: int, spec: RebuildSpec) -> Outcome:
     rows = locate_dropped(spec, _base(spec), number)
     Metrics.counter("simpipe", "dropped").inc(rows)
-    return Outcome(Counts(rows, rows, 0), ({"path": f"dropped-{number:05d}", "partition": number, "rows": rows},))
+    return Outcome(records=({"path": f"dropped-{number:05d}", "dropped": rows, "partition": number},) if rows else ())
 
 
 def _partition(work: PartitionWork, spec: RebuildSpec) -> Outcome:
@@ -59,53 +61,52 @@ def _partition(work: PartitionWork, spec: RebuildSpec) -> Outcome:
     Metrics.distribution("simpipe", "build-msec").update(int(1000 * (time.monotonic() - started)))
     Metrics.counter("simpipe", "out-items").inc(rows)
     Metrics.counter("simpipe", "out-bytes").inc(built.record["bytes"])
-    return Outcome(Counts(rows, rows, 0), ({**built.record, "doubled": built.doubled},))
+    return Outcome(records=({**built.record, "doubled": built.doubled},))
 
 
 def _store(
     number: int, built: list[Outcome], spec: RebuildSpec, work: tuple[PartitionWork, ...], changes: ChangesInfo
 ) -> Outcome:
     moves = held_once("moves", (spec.work, work), lambda: moves_of(spec, work))
-    record = rewrite_one(spec, _base(spec), changes, moves, number)
-    return Outcome(Counts(record["rows"], record["rows"], 0), (record,))
+    return Outcome(records=(rewrite_one(spec, _base(spec), changes, moves, number),))
 
 
 @dataclass
-class RouteDelta(beam.PTransform):
-    """PBegin -> new items grouped by partition and by store file in the work folder, and the summary `route`."""
+class FindChanges(beam.PTransform):
+    """PBegin -> what comes and what goes, in the work folder, and its summary `found`, whose counts are of what comes.
 
-    spec: RebuildSpec
+    New items are grouped by partition and by store file, rows that go by partition. One summary a graph: building graphs is
+    most of what a small re-index takes.
 
-    def expand(self, input_or_inputs: PBegin) -> Any:
-        return (
-            input_or_inputs
-            | "Files" >> beam.Create(list(range(len(self.spec.files))))
-            | "Spread files" >> beam.Reshuffle()
-            | "RouteFiles" >> beam.Map(_route, spec=self.spec)
-            | "Routed" >> WriteSummary(str(Path(self.spec.work) / "route.json"))
-        )
-
-
-@dataclass
-class LocateDropped(beam.PTransform):
-    """PBegin -> the rows that go, by partition in the work folder, and the summary `dropped`."""
+    Attributes:
+      partitions: of the base, to be searched for what goes; 0: only routes (again, with another router).
+    """
 
     spec: RebuildSpec
     partitions: int
 
     def expand(self, input_or_inputs: PBegin) -> Any:
-        return (
-            input_or_inputs
-            | "Partitions" >> beam.Create(list(range(self.partitions)))
-            | "Spread partitions" >> beam.Reshuffle()
-            | "LocateDropped" >> beam.Map(_locate, spec=self.spec)
-            | "Located" >> WriteSummary(str(Path(self.spec.work) / "dropped.json"))
-        )
+        spec, found = self.spec, []
+        if spec.files:
+            found.append(
+                input_or_inputs
+                | "Files" >> beam.Create(list(range(len(spec.files))))
+                | "Spread files" >> beam.Reshuffle()
+                | "RouteFiles" >> beam.Map(_route, spec=spec)
+            )
+        if self.partitions:
+            found.append(
+                input_or_inputs
+                | "Partitions" >> beam.Create(list(range(self.partitions)))
+                | "Spread partitions" >> beam.Reshuffle()
+                | "LocateDropped" >> beam.Map(_locate, spec=spec)
+            )
+        return _together(found, input_or_inputs) | "Found" >> WriteSummary(str(Path(spec.work) / FOUND_JSON))
 
 
 @dataclass
 class RebuildTouched(beam.PTransform):
-    """PBegin -> partitions, store files and digests of the new release, and the summaries `partitions` and `store`.
+    """PBegin -> partitions, store files and digests of the new release, and the summary `built`.
 
     Store files wait for the partitions: these tell which items moved where one was divided.
     """
@@ -115,21 +116,24 @@ class RebuildTouched(beam.PTransform):
     changes: ChangesInfo
     buckets: tuple[int, ...]
 
-    def expand(self, input_or_inputs: PBegin) -> tuple[Any, Any]:
-        spec, scratch = self.spec, Path(self.spec.work)
+    def expand(self, input_or_inputs: PBegin) -> Any:
+        spec = self.spec
         built: Any = (
             input_or_inputs
             | "Partitions" >> beam.Create(list(self.work))
             | "Spread partitions" >> beam.Reshuffle()
             | "BuildPartitions" >> beam.Map(_partition, spec=spec)
         )
-        stored = (
+        stored: Any = (
             input_or_inputs
             | "Buckets" >> beam.Create(list(self.buckets))
             | "Spread buckets" >> beam.Reshuffle()
             | "WriteStore" >> beam.Map(_store, built=AsList(built), spec=spec, work=self.work, changes=self.changes)
         )
-        return (
-            built | "Built" >> WriteSummary(str(scratch / "partitions.json")),
-            stored | "Stored" >> WriteSummary(str(scratch / "store.json")),
-        )
+        return _together([built, stored], input_or_inputs) | "Built" >> WriteSummary(str(Path(spec.work) / BUILT_JSON))
+
+
+def _together(outcomes: list[Any], begin: PBegin) -> Any:
+    if len(outcomes) == 1:
+        return outcomes[0]
+    return tuple(outcomes) | "Together" >> beam.Flatten(pipeline=begin.pipeline)

@@ -95,11 +95,18 @@ def test_unfinished_releases_and_unknown_things(root):
     (releases / "20250105T000000Z-eeeeee").mkdir()
     (releases / "old").mkdir()
     (root / f"{files.TMP_PREFIX}1").write_text("")
+    for work in (root / "embeddings" / f"{files.TMP_PREFIX}2", releases / f".work-{FIRST}-calibrate", releases / FIRST / ".work"):
+        work.mkdir(parents=True)
+        (work / "one").write_text("")
+        (work / "two").write_text("")
     assert found(root) == {
         ("warning", "unfinished", "20250104T000000Z-dddddd", None),
         ("warning", "unfinished", "20250105T000000Z-eeeeee", None),
         ("warning", "unknown", None, "releases/old"),
         ("warning", "leftover", None, f"{files.TMP_PREFIX}1"),
+        ("warning", "leftover", None, f"embeddings/{files.TMP_PREFIX}2"),
+        ("warning", "leftover", None, f"releases/.work-{FIRST}-calibrate"),
+        ("warning", "leftover", FIRST, ".work"),
     }
 
 

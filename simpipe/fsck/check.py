@@ -10,7 +10,7 @@ from simpipe import files
 from simpipe.fsck.findings import LOOK, Finding, Findings, Report, is_folder, is_there, names_in, printable, read_small
 from simpipe.fsck.listed import Release, check_files, list_places, load_release
 from simpipe.fsck.members import check_members
-from simpipe.fsck.orphans import check_orphans
+from simpipe.fsck.orphans import LEFTOVER, WORK, check_orphans
 from simpipe.fsck.pointer import check_leases, check_pointer, check_tags
 from simpipe.fsck.small import check_encoder, check_small
 from simpipe.manifest import MANIFEST_JSON
@@ -69,8 +69,8 @@ def _folders(root: Path, found: Findings) -> list[Path]:
     folders = []
     for entry in names_in(parent, found):
         path = parent / entry.name
-        if entry.name.startswith(files.TMP_PREFIX):
-            found.warning("leftover", "a temporary file of a run that was stopped", path=f"{parent.name}/{entry.name}")
+        if entry.name.startswith((files.TMP_PREFIX, WORK)):
+            found.warning("leftover", LEFTOVER, path=f"{parent.name}/{entry.name}")
         elif "Z-" not in entry.name or not is_folder(path):
             found.warning("unknown", "not a release", cure=LOOK, path=f"{parent.name}/{entry.name}")
         else:

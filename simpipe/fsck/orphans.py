@@ -13,6 +13,9 @@ from simpipe.fsck.listed import Release
 from simpipe.manifest import MANIFEST_JSON
 from simpipe.releases import BUILD_JSON, PRUNED, PUBLISHED
 
+_DATA_SETS = ("examples", "encoders", "embeddings", "dedupe", "calibrate", "evaluate")
+WORK = ".work"
+LEFTOVER = "a temporary file or folder of a run that goes on or was stopped"
 _OWN = {MANIFEST_JSON, BUILD_JSON, PUBLISHED, PRUNED}
 
 
@@ -28,10 +31,10 @@ def check_orphans(root: Path, folders: Sequence[Path], listed: Sequence[Release]
             wanted[place.release].add(place.path)
     for folder in folders:
         _check_folder(folder, wanted[folder.name], found)
-    here = names_in(root, found) if is_folder(root) else []
-    for entry in here:
-        if entry.name.startswith(files.TMP_PREFIX):
-            found.warning("leftover", "a temporary file of a run that was stopped", path=entry.name)
+    for place in ("", *_DATA_SETS):
+        for entry in names_in(root / place, found) if is_folder(root / place) else []:
+            if entry.name.startswith(files.TMP_PREFIX):
+                found.warning("leftover", LEFTOVER, path=f"{place}/{entry.name}" if place else entry.name)
 
 
 def _check_folder(folder: Path, wanted: set[str], found: Findings) -> None:
@@ -45,13 +48,18 @@ def _check_folder(folder: Path, wanted: set[str], found: Findings) -> None:
         what = f"{'pruned' if pruned else 'neither a manifest nor a build in work'}, and no release carries files over from it"
         found.warning("unfinished", what, cure=PRUNE if pruned else LOOK, release=name)
         return
+    left = set()
     for path in _walk(folder, name, found):
         if path in wanted or path in _OWN:
             continue
-        if any(part.startswith(files.TMP_PREFIX) for part in Path(path).parts):
-            found.warning("leftover", "a temporary file of a step that was stopped", release=name, path=path)
+        parts = Path(path).parts
+        scratch = next((i for i, part in enumerate(parts) if part.startswith((files.TMP_PREFIX, WORK))), None)
+        if scratch is not None:
+            left.add("/".join(parts[: scratch + 1]))
         else:
             found.warning("orphan", "no manifest lists it", cure=LOOK if finished else PRUNE, release=name, path=path)
+    for path in sorted(left):
+        found.warning("leftover", LEFTOVER, release=name, path=path)
 
 
 def _walk(folder: Path, release: str, found: Findings) -> Iterator[str]:

@@ -87,4 +87,4 @@ def check_leases(root: Path, folders: set[str], found: Findings) -> None:
         return
     for entry in names_in(root / LEASES, found) if is_folder(root / LEASES) else []:
         if entry.name not in folders:
-            found.warning("lease", "of a release that is not there", path=f"{LEASES}/{entry.name}", cure="remove the file")
+            found.warning("lease", "of a release that is not there", path=f"{LEASES}/{entry.name}")

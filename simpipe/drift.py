@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,26 +28,29 @@ class Drift:
     psi: float
 
 
-def lowest(ties: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
-    """A sample by hash: which rows of each partition are among the `count` lowest hashes of all.
+def lowest(ties: Iterable[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """A sample by hash: where the `count` lowest hashes lie, in ascending order of the hashes.
 
-    The same items give the same sample, however they lie in partitions. Reads `count` hashes of a partition at most.
+    The same items give the same sample, however they lie in partitions. Reads `count` hashes of a partition at most, and
+    keeps as many.
 
     Args:
-      ties: one a partition: uint64[n], ascending hashes of the ids of its rows. A hash that comes twice (a copy in another
-        partition) counts once, the first one.
+      ties: one a partition: uint64[n], ascending hashes of the ids of its rows. A hash that comes again (a copy in another
+        partition) does not count.
 
     Returns:
-      int64[rows], ascending, one a partition.
+      Numbers of partitions int64[m] and rows int64[m], m at most `count`.
     """
-    heads = [np.asarray(tie[:count]) for tie in ties]
-    if not heads:
-        return []
-    values = np.concatenate(heads)
-    owner = np.repeat(np.arange(len(heads)), [len(head) for head in heads])
-    row = np.concatenate([np.arange(len(head)) for head in heads])
-    first = np.unique(values, return_index=True)[1][:count]
-    return [np.sort(row[first[owner[first] == number]]) for number in range(len(heads))]
+    best, owner, row = np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64)
+    for number, tie in enumerate(ties):
+        head = np.asarray(tie[:count])
+        if len(best) == count:
+            head = head[: np.searchsorted(head, best[-1])]
+        best, first = np.unique(np.concatenate([best, head]), return_index=True)
+        best, first = best[:count], first[:count]
+        owner = np.concatenate([owner, np.full(len(head), number)])[first]
+        row = np.concatenate([row, np.arange(len(head))])[first]
+    return owner, row
 
 
 def measure(live: np.ndarray, new: np.ndarray, distance: str) -> Drift:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,21 +98,25 @@ def _sample(gates: GatesConfig, folder: Path, manifest: Manifest, fetch: Fetch) 
 def draw_sample(searcher: Searcher, count: int) -> np.ndarray:
     """The vectors of the `count` items with the lowest hashes of their ids: float32[at most count, dim], in that order.
 
-    Partition by partition; the same items give the same sample, however they lie in partitions.
+    Partition by partition; the same items give the same sample, however they lie in partitions. Hidden rows are left out.
     """
-    answering: list[np.ndarray | slice] = []
-    ties = []
-    for number in range(len(searcher.manifest.partitions)):
-        rows, hidden = searcher.rows(number), searcher.hidden(number)
-        answering.append(slice(None) if hidden is None else np.delete(np.arange(len(rows)), hidden))
-        ties.append(rows.tie[answering[-1]])
-    taken, order = [np.empty((0, searcher.dim), np.float32)], [np.empty(0, np.uint64)]
-    for number, chosen in enumerate(lowest(ties, count)):
-        if len(chosen):
-            which = answering[number]
-            taken.append(searcher.stored_vectors(number)[chosen if isinstance(which, slice) else which[chosen]])
-            order.append(ties[number][chosen])
-    return np.concatenate(taken)[np.argsort(np.concatenate(order), kind="stable")]
+    answering: dict[int, np.ndarray] = {}  # rows of partitions that hide some
+
+    def ties() -> Iterator[np.ndarray]:
+        for number in range(len(searcher.manifest.partitions)):
+            tie, hidden = searcher.rows(number).tie, searcher.hidden(number)
+            if hidden is not None:
+                first = min(len(tie), count + len(hidden))
+                answering[number] = np.delete(np.arange(first), hidden[hidden < first])
+            yield tie if hidden is None else tie[answering[number]]
+
+    owner, row = lowest(ties(), count)
+    vectors = np.empty((len(row), searcher.dim), np.float32)
+    for number in np.unique(owner).tolist():
+        here = np.flatnonzero(owner == number)
+        rows = row[here] if number not in answering else answering[number][row[here]]
+        vectors[here] = searcher.stored_vectors(number)[rows]
+    return vectors
 
 
 def embeddings_folder(root: Path, manifest: Manifest) -> Path:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import clustered
 from hypothesis import given
 from hypothesis import strategies as st
+from release_maker import RELEASE, make_release
+from test_hidden_rows import hide, spilled
 
+import simpipe
 from simpipe.drift import AXES, lowest, measure, principal_axes, psi
+from simpipe.ids import hash_ids
+from simpipe.release_facts import draw_sample
 
 
 def draw(n: int, seed: int, *, dim: int = 16, unit: bool = True) -> np.ndarray:
@@ -104,7 +110,17 @@ def test_a_zero_mean_counts_as_no_direction():
 @given(st.lists(st.lists(st.integers(0, 50), max_size=20), max_size=5), st.integers(1, 30))
 def test_a_sample_is_that_of_the_lowest_hashes_wherever_they_lie(partitions, count):
     ties = [np.array(sorted(set(rows)), np.uint64) for rows in partitions]
-    chosen = lowest(ties, count)
-    found = [tie[rows] for tie, rows in zip(ties, chosen, strict=True)]
-    together = sorted(int(value) for values in found for value in values)
-    assert together == sorted({value for rows in partitions for value in rows})[:count]
+    owner, row = lowest(iter(ties), count)
+    found = [int(ties[number][place]) for number, place in zip(owner, row, strict=True)]
+    assert found == sorted({value for rows in partitions for value in rows})[:count]
+
+
+@pytest.mark.parametrize("count", [1, 70, 400, 5000])
+def test_the_sample_of_a_release_counts_copies_once_and_leaves_hidden_rows_out(tmp_path, count):
+    vectors, _ = clustered(1200, dim=8)
+    make_release(tmp_path, vectors, spilled(vectors, 5))
+    gone = [f"i{row}" for row in range(0, 1200, 3)]
+    hide(tmp_path, gone)
+    ids = sorted({f"i{row}" for row in range(1200)} - set(gone), key=lambda name: int(hash_ids([name])[0]))[:count]
+    sample = draw_sample(simpipe.open_release(tmp_path / "releases" / RELEASE), count)
+    np.testing.assert_array_equal(sample, vectors[[int(name[1:]) for name in ids]])

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import clustered
+from release_maker import make_release
 from whole_root import FIRST, SECOND, at, flip, found, make_root
 
-from simpipe import cli, files, tags
+from simpipe import cli, files, releases, tags
+from simpipe.config.index import KMeansRouter
 from simpipe.fsck import check_root
+from simpipe.index.router import Router, fit_router
 from simpipe.leases import take_lease
 
 ROWS = "partitions/00001/rows.arrow"
@@ -43,6 +47,20 @@ def test_other_things_in_the_place_of_files(root, path, how):
     shutil.rmtree(place) if place.is_dir() else place.unlink()
     {"folder": place.mkdir, "pipe": lambda: os.mkfifo(place), "link": lambda: place.symlink_to("nowhere")}[how]()
     assert check_root(root).findings
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+def test_items_that_lie_in_two_partitions(tmp_path, storage):
+    vectors, _ = clustered(600)
+    router = fit_router(vectors, KMeansRouter(kind="kmeans", partitions=5, spill="nearest"), seed=0)
+    make_release(tmp_path, vectors, router, storage=storage)
+    assert sum(part.rows for part in releases.find(tmp_path)[1].partitions) > 600, "some spill"
+    assert found(tmp_path) == set()
+
+
+def test_partitions_without_rows(tmp_path):
+    make_release(tmp_path, clustered(3)[0], Router(7))
+    assert found(tmp_path) == set()
 
 
 def test_the_pointer(root):
@@ -89,13 +107,13 @@ def test_a_pruned_release_keeps_what_others_use(root):
 
 
 def test_unfinished_releases_and_unknown_things(root):
-    releases = root / "releases"
-    (releases / "20250104T000000Z-dddddd").mkdir()
-    files.write_json(releases / "20250104T000000Z-dddddd" / "build.json", {"key": "x"})
-    (releases / "20250105T000000Z-eeeeee").mkdir()
-    (releases / "old").mkdir()
+    parent = root / "releases"
+    (parent / "20250104T000000Z-dddddd").mkdir()
+    files.write_json(parent / "20250104T000000Z-dddddd" / "build.json", {"key": "x"})
+    (parent / "20250105T000000Z-eeeeee").mkdir()
+    (parent / "old").mkdir()
     (root / f"{files.TMP_PREFIX}1").write_text("")
-    for work in (root / "embeddings" / f"{files.TMP_PREFIX}2", releases / f".work-{FIRST}-calibrate", releases / FIRST / ".work"):
+    for work in (root / "embeddings" / f"{files.TMP_PREFIX}2", parent / f".work-{FIRST}-calibrate", parent / FIRST / ".work"):
         work.mkdir(parents=True)
         (work / "one").write_text("")
         (work / "two").write_text("")

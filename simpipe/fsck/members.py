@@ -22,7 +22,7 @@ from simpipe.ids import hash_ids
 from simpipe.manifest import ManifestPartition
 from simpipe.store import store_file
 
-_MOST_ROWS = 1 << 25
+_MOST_ROWS = 1 << 23  # of partitions at a time, about 40 bytes each
 _DIGEST = pa.binary(16)
 
 
@@ -86,10 +86,11 @@ def _check_group(release: Release, live: Mapping[int, np.ndarray | None], found:
     """Compares every file of the store with these partitions; with the first ones also with the digests."""
     count, total, complete = release.manifest.store_files, 0, True
     known = {number: ties for number, ties in live.items() if ties is not None}
-    numbers = np.repeat(np.array(list(known), np.int64), [len(ties) for ties in known.values()])
+    numbers = np.repeat(np.array(list(known), np.int32), [len(ties) for ties in known.values()])
     ties = np.concatenate([np.empty(0, np.uint64), *known.values()])
-    order = np.argsort(ties % np.uint64(count), kind="stable")
-    bounds = np.searchsorted((ties % np.uint64(count))[order], np.arange(count + 1, dtype=np.uint64))
+    buckets = (ties % np.uint64(count)).astype(np.int32)
+    order = np.argsort(buckets, kind="stable")
+    bounds = np.searchsorted(buckets[order], np.arange(count + 1))
     for index in range(count):
         path = store_file(index, count)
         stored = None

@@ -83,8 +83,9 @@ class Verdict:
         if self.passed:
             return
         lines = [f"\n  {check.name}: {check.reason}" for check in self.checks if not check.passed]
+        judged = sum(check.judged for check in self.checks)
         raise GateFailedError(
-            f"release {self.release} may not go live, {len(lines)} of {len(self.checks)} gates failed:{''.join(lines)}",
+            f"release {self.release} may not go live, {len(lines)} of {judged} gates failed:{''.join(lines)}",
             "mend the data or the model, change `gates`, or publish it nevertheless: simpipe publish --force",
         )
 

@@ -13,7 +13,6 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 
 import simpipe
@@ -32,13 +31,14 @@ def main(root: Path) -> None:
     farther = twins = other = 0
     for about in searcher.manifest.partitions:
         part = searcher.partition(about.partition)
-        nearest = searcher.lookup(np.asarray(part.vectors), 1)
-        found += part.ids.tolist()
-        first = nearest.ids[:, 0] != part.ids
+        names = part.ids[part.live]
+        nearest = searcher.lookup(part.vectors[part.live], 1)
+        found += names.tolist()
+        first = nearest.ids[:, 0] != names
         twins += int((first & (nearest.distances[:, 0] == 0)).sum())
         farther += int((first & (nearest.distances[:, 0] > 0)).sum())
-        by_id = searcher.lookup_items(part.ids.tolist(), 2)
-        other += int((by_id.ids[:, 0] != part.ids).sum() + (by_id.distances[:, 0] != 0).sum())
+        by_id = searcher.lookup_items(names.tolist(), 2)
+        other += int((by_id.ids[:, 0] != names).sum() + (by_id.distances[:, 0] != 0).sum())
     result = {
         "items": searcher.items,
         "partitions": len(searcher.manifest.partitions),

@@ -6,6 +6,7 @@ import shutil
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import clustered
@@ -21,6 +22,7 @@ from simpipe.index.profile import PROFILE_JSON
 from simpipe.index.rows import Rows
 from simpipe.index.searcher import Searcher, open_release
 from simpipe.index.stored import decoded, encode, join_stored, raw
+from simpipe.reindex.changes import ADDED, SCHEMA, ChangesFile, changes_file
 from simpipe.reindex.rebuild import find_dropped
 
 DIM = 8
@@ -200,6 +202,29 @@ def test_what_does_not_go_together_is_refused(tmp_path):
     with pytest.raises(SimpipeError, match="bytes"):
         run(tmp_path / "good")
     assert releases_now() == [built[0]]
+
+
+def test_changes_of_queries_touch_no_items(tmp_path):
+    """An item that is held out from now on goes as an item and comes as a query, of the same id."""
+    config = make_config(tmp_path / "root")
+    truth = make_truth(clustered(100, dim=DIM)[0])
+    built = full_build(config, tmp_path, truth, DIM)
+    new = {name: item for name, item in truth.items() if name != "i7"}
+    changes = write_delta(tmp_path / "delta", built[1], truth, new)
+    of, listed = built[1].store_files, []
+    for bucket in range(of):
+        table = changes.read(tmp_path / "delta", bucket)
+        gone = table.filter(pa.array(np.isin(table.column("id").to_numpy(zero_copy_only=False), ["i7"])))
+        held = pa.table(
+            [gone.column("id"), pa.array([ADDED] * len(gone), pa.int8()), pa.array([True] * len(gone))], schema=SCHEMA
+        )
+        path = tmp_path / "delta" / changes_file(bucket, of)
+        pq.write_table(pa.concat_tables([table, held]).sort_by("id"), path)
+        entry = files.entry_of(path, tmp_path / "delta")
+        listed.append(ChangesFile(path=entry.path, size=entry.size, sha256=entry.sha256))
+    changes.model_copy(update={"files": tuple(listed)}).save(tmp_path / "delta")
+    told: dict[str, Any] = {"base": built[0], "manifest": built[1], "delta": tmp_path / "delta", "key": files.digest("x")}
+    check(*rebuild.run(config, root=tmp_path / "root", **told), new)
 
 
 def test_bad_vectors_are_rejected(tmp_path):

@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from simpipe import files
@@ -40,6 +40,9 @@ class Cleaned:
 def clean(root: Path, found: Survey, *, dry_run: bool) -> tuple[list[Cleaned], list[str]]:
     """Removes what no running process works on.
 
+    Locks are held only while things are put out of the way, so that a re-index that begins now need not take a prune for
+    another re-index.
+
     Args:
       found: the releases that there are (or, in a dry run, would be).
 
@@ -47,7 +50,8 @@ def clean(root: Path, found: Survey, *, dry_run: bool) -> tuple[list[Cleaned], l
       What went, and notes on what could not be looked at.
     """
     temporary, work = list(_temporary(root, found)), list(_work_folders(root, found))
-    cleaned, notes = [], []
+    taken: list[_Taken] = []
+    notes = []
     if temporary or work or _unused_embeddings(root, found):
         with contextlib.ExitStack() as held:
             busy = _hold_all(root, held)
@@ -55,13 +59,14 @@ def clean(root: Path, found: Survey, *, dry_run: bool) -> tuple[list[Cleaned], l
                 notes.append(f"temporary files and work folders stay: {', '.join(busy)} in work")
             else:
                 free = _Unread(root, held)
-                cleaned += [_remove(root, path, "temporary", dry_run) for path in temporary if free(path)]
-                cleaned += [_remove(root, path, "work folder", dry_run) for path in work if free(path)]
+                listed = [(path, "temporary") for path in temporary] + [(path, "work folder") for path in work]
                 unused = _unused_embeddings(root, found if dry_run else survey(root))
-                cleaned += [_remove_data_set(root, folder, dry_run) for folder in unused]
+                listed += [(path, "embeddings of a re-index") for path in unused]
+                taken = [_take(path, what, dry_run) for path, what in listed if os.path.lexists(path) and free(path)]
+    cleaned = [_remove(root, each, dry_run) for each in taken]  # when locks are free again: nobody waits for it
     if not dry_run:
         _remove_leases(root)
-    return [each for each in cleaned if each is not None], notes
+    return cleaned, notes
 
 
 def _hold_all(root: Path, held: contextlib.ExitStack) -> list[str]:
@@ -128,23 +133,13 @@ def _unused_embeddings(root: Path, found: Survey) -> list[Path]:
     return [folder for folder in sorted(parent.iterdir()) if folder.name not in used and _by_reindex(folder)]
 
 
-def _remove_data_set(root: Path, folder: Path, dry_run: bool) -> Cleaned | None:
-    """Removes a data set by one move, so that no half of it is ever taken for one."""
-    path = folder
-    if not dry_run:
-        path = folder.with_name(f"{files.TMP_PREFIX}{secrets.token_hex(4)}-{folder.name}")
-        os.rename(folder, path)
-    removed = _remove(root, path, "embeddings of a re-index", dry_run)
-    return removed and replace(removed, path=folder.relative_to(root).as_posix())
-
-
 def _by_reindex(folder: Path) -> bool:
     if not folder.is_dir() or folder.name.startswith("."):
         return False
     if (folder / CHANGES_JSON).exists():
         return True
     try:
-        return "reindex" in files.read_json(folder / EMBEDDINGS_JSON)["provenance"]
+        return "base" in files.read_json(folder / EMBEDDINGS_JSON)["provenance"]  # an export, or changes
     except (ContractError, KeyError, TypeError):
         return False
 
@@ -166,13 +161,27 @@ def count_files(paths: Iterable[Path]) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def _remove(root: Path, path: Path, what: str, dry_run: bool) -> Cleaned | None:
-    """Removes a file or a folder; None where it is gone already."""
-    if not os.path.lexists(path):
-        return None
-    whole = path.is_dir() and not path.is_symlink()
-    inside = (Path(parent, name) for parent, _, names in os.walk(path) for name in names)
-    count, size = count_files(inside if whole else [path])
+@dataclass(frozen=True)
+class _Taken:
+    path: Path  # where it was
+    now: Path
+    what: str
+
+
+def _take(path: Path, what: str, dry_run: bool) -> _Taken:
+    """Puts something out of the way by one move, so that no half of it is ever taken for a whole."""
+    now = path
     if not dry_run:
-        shutil.rmtree(path) if whole else path.unlink()
-    return Cleaned(path.relative_to(root).as_posix(), what, count, size)
+        now = path.with_name(f"{files.TMP_PREFIX}{secrets.token_hex(4)}-pruned")
+        os.rename(path, now)
+    return _Taken(path, now, what)
+
+
+def _remove(root: Path, taken: _Taken, dry_run: bool) -> Cleaned:
+    now = taken.now
+    whole = now.is_dir() and not now.is_symlink()
+    inside = (Path(parent, name) for parent, _, names in os.walk(now) for name in names)
+    count, size = count_files(inside if whole else [now])
+    if not dry_run:
+        shutil.rmtree(now) if whole else now.unlink()
+    return Cleaned(taken.path.relative_to(root).as_posix(), taken.what, count, size)

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from simpipe import files, remote, storage, tags
 from simpipe.errors import ContractError, ReleaseError
@@ -315,28 +314,3 @@ def rollback(root: str | Path) -> Pointer:
             f"{root}: no previous release to go back to", "publish a release by name: simpipe publish --release ID"
         )
     return publish(root, pointer.previous, expected=pointer.release, needed_steps=())
-
-
-def overview(root: Path) -> list[dict[str, Any]]:
-    """One row a finished release, newest first, for `simpipe releases`."""
-    pointer = read_pointer(root)
-    rows = []
-    for folder, manifest in finished(root):
-        measured = resolve(folder, manifest.file("metrics.json")) if manifest.has("metrics.json") else None
-        metrics = files.read_json(measured).get("metrics", {}) if measured is not None and measured.exists() else {}
-        recall = next((value for name, value in metrics.items() if name.startswith("ann_recall_at_")), None)
-        states = {pointer.previous: "previous", pointer.release: "live"} if pointer else {}
-        rows.append(
-            {
-                "release": manifest.release,
-                "state": states.get(manifest.release, "") + ("" if looks_whole(folder, manifest) else " damaged"),
-                "created": manifest.created_at,
-                "items": manifest.items,
-                "partitions": len(manifest.partitions),
-                "backend": manifest.backend["kind"],
-                "encoder": manifest.encoder.fingerprint[:12],
-                "precision@1": metrics.get("label_precision_at_1"),
-                "ann_recall": recall,
-            }
-        )
-    return rows

@@ -253,7 +253,7 @@ def leave(root: Path, path: str, content: bytes = b"12345") -> Path:
 
 def test_what_killed_runs_left_goes(tmp_path: Path) -> None:
     one = make_plain(tmp_path, 1, provenance={"embeddings": "e" * 64})
-    empty = json.dumps({"provenance": {"reindex": {}}}).encode()
+    empty = json.dumps({"provenance": {"base": "x"}}).encode()
     left = [
         leave(tmp_path, f"{files.TMP_PREFIX}12-live.json"),
         leave(tmp_path, f"tags/{files.TMP_PREFIX}12-x.json"),

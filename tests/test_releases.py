@@ -10,6 +10,7 @@ import simpipe
 from pipelines.line import Line
 from simpipe import files, releases
 from simpipe.errors import PublishConflictError, ReleaseError
+from simpipe.overview import overview
 
 
 def test_a_changed_calibration_makes_a_new_release_that_shares_the_partitions(vectors_config, tmp_path):
@@ -25,7 +26,7 @@ def test_a_changed_calibration_makes_a_new_release_that_shares_the_partitions(ve
     assert not (folder / "partitions").exists()
     assert items_of(first.root), "opens and verifies"
     assert releases.rollback(first.root).release == before.release
-    assert [row["state"] for row in releases.overview(first.root)] == ["previous", "live"]
+    assert [row["state"] for row in overview(first.root)] == ["previous", "live"]
     _, said = run(vectors_config(tmp_path / "r", calibrate={"k": 3, "matcher": "match_majority_vote"}))
     assert releases.read_pointer(first.root).release == after.release, "the finished release is found and published again"
 
@@ -132,7 +133,7 @@ def test_one_damaged_release_does_not_hide_the_others(vectors_config, tmp_path):
     damaged = first.release()[0]
     run(vectors_config(tmp_path / "r", build={"router": {"kind": "hash", "partitions": 2}, "backend": {"kind": "exact"}}))
     (damaged / "metrics.json").unlink()
-    assert [row["state"].split() for row in releases.overview(first.root)] == [["live"], ["previous", "damaged"]]
+    assert [row["state"].split() for row in overview(first.root)] == [["live"], ["previous", "damaged"]]
 
 
 def test_what_a_killed_step_left_half_written_goes(vectors_config, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -68,8 +69,14 @@ def test_saving_again_replaces_in_one_move(tmp_path):
         indexer.batch_add(QX[size - 910 : size - 900], QY[size - 910 : size - 900])
         indexer.save(root)
         assert Indexer.load(root).size() == size
-    assert len(releases.finished(root)) == 2  # the live one, and the one that readers may still have open
+        gc.collect()
+    assert len(releases.finished(root)) == 3  # the live one, the one before, and the one that `reader` has open
+    assert reader.batch_lookup(QX[:1], k=1)[0][0].id
     assert reader.size() == 900
+    del reader
+    gc.collect()
+    indexer.save(root)
+    assert len(releases.finished(root)) == 2
     with pytest.raises(EmptyIndexError, match="nothing to save"):
         Indexer(16).save(root)
 

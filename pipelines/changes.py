@@ -83,18 +83,21 @@ def run(
 
     with watching("changes", scanned_files, len(plan.units), "blocks"):
         run_graph(find, beam_args, job_name=f"simpipe-changes-{config.name}")
-    scanned, joined = read_summary(work / "scan.json"), read_summary(work / "join.json")
-    if joined.counts.rejected:
+    found = read_summary(work / "find.json")
+    scanned = [record for record in found.records if "unit" in record]
+    joined = [record for record in found.records if "unit" not in record]
+    if any(record["duplicates"] for record in joined):
         raise _duplicates(present, joined)
-    if joined.counts.read != scanned.counts.written:
-        raise ContractError(f"{folder}: {scanned.counts.written} records present, {joined.counts.read} compared", _LOST)
+    compared = sum(record["present"] for record in joined)
+    if compared != found.counts.written or (len(scanned), len(joined)) != (len(plan.units), plan.buckets):
+        raise ContractError(f"{folder}: {found.counts.written} records present, {compared} compared", _LOST)
     if present.source is not None and not present.deltas:
-        labels = {label for record in scanned.records for label in record["labels"]}
+        labels = {label for record in scanned for label in record["labels"]}
         resolve_classes(config.classes.index, sort_classes(labels), "classes.index")
-    changes = _changes(manifest, joined.records)
+    changes = _changes(manifest, joined)
     embedded = None
     if changes.any:
-        parts = plan_parts([entry for record in joined.records for entry in record["wanted"]])
+        parts = plan_parts([entry for record in joined for entry in record["wanted"]])
 
         def embed(pipeline: Any) -> None:
             _ = pipeline | "Parts" >> beam.Create(parts) | "EmbedChanges" >> EmbedChanges(units, plan)
@@ -102,7 +105,7 @@ def run(
         with watching("embed", lambda: len(list(folder.glob("[a-z]*.parquet"))), len(parts), "files"):
             run_graph(embed, beam_args, job_name=f"simpipe-embed-changes-{config.name}")
         embedded = read_summary(work / "embed.json")
-    counts, bad = scanned.counts, list(scanned.rejects)
+    counts, bad = found.counts, list(found.rejects)
     if embedded is not None:
         counts = Counts(counts.read, counts.written - embedded.counts.rejected, counts.rejected + embedded.counts.rejected)
         bad += embedded.rejects
@@ -114,7 +117,7 @@ def run(
     changes = _without_rejected(folder, changes, [name for record in records for name in record.get("rejected", ())])
     old_queries = sum(pq.read_metadata(file.path).num_rows for file in plan.old_queries)
     _check_counts(folder, changes, records, manifest=manifest, queries=old_queries)
-    excluded = sum(record["excluded"] for record in scanned.records)
+    excluded = sum(record["excluded"] for record in scanned)
     listed = sorted(records, key=lambda record: record["path"])  # items before queries
     made_from = {"examples": units.spec.info.key} if isinstance(units, ExampleUnits) else {}
     info = EmbeddingsInfo(
@@ -175,15 +178,15 @@ def _old_queries(present: Present, manifest: Manifest, root: Path) -> tuple[Hash
     return ()
 
 
-def _duplicates(present: Present, joined: Any) -> DuplicateIdError:
+def _duplicates(present: Present, joined: Sequence[dict[str, Any]]) -> DuplicateIdError:
     """The error for ids that come twice; for ready-made vectors it names the rows of the user's own files."""
-    shown = joined.rejects[:5]
-    lines = [reject.reason for reject in shown]
+    shown = [entry for record in joined for entry in record["shown"]][:5]
+    lines = [reason for _, reason in shown]
     if present.source is not None:
-        places = find_ids(present.source, [reject.id for reject in shown])
+        places = find_ids(present.source, [name for name, _ in shown])
         lines = [f"id {name!r} stands at {' and at '.join(where)}" for name, where in places.items()]
     return DuplicateIdError(
-        f"{joined.counts.rejected} rows have the id of another one\n  " + "\n  ".join(lines),
+        f"{sum(record['duplicates'] for record in joined)} rows have the id of another one\n  " + "\n  ".join(lines),
         "give every item an id of its own, or drop the repeated rows",
     )
 

@@ -20,6 +20,8 @@ from simpipe.reindex.embed_changes import Part, contents_function, copy_part, im
 from simpipe.reindex.units import ExampleUnits, Units, VectorUnits
 from simpipe.types import Counts, Reject
 
+_SHOWN_DUPLICATES = 5  # of a bucket
+
 
 def _scan(number: int, units: VectorUnits | ExampleUnits, plan: ChangesPlan) -> Outcome:
     name = f"scan-{number:05d}"
@@ -27,61 +29,59 @@ def _scan(number: int, units: VectorUnits | ExampleUnits, plan: ChangesPlan) -> 
         block = units.plan.blocks[number]
         content = scatter_vectors(units.source, units.plan, block, units.spec, plan)
         counts = Counts(block.rows - content.excluded, len(content.table), len(content.rejects))
-        record = {"path": name, "labels": content.labels, "excluded": content.excluded}
+        record = {"path": name, "unit": number, "labels": content.labels, "excluded": content.excluded}
         return outcome(Path(plan.folder), name, [record], counts, content.rejects)
     unit, info = units.shards[number], units.spec.info
     files.verify(Path(unit.path), files.FileEntry(unit.info.path, unit.info.size, unit.info.sha256))
     parse = held_once("contents", (info.input, tuple(info.metadata.items())), lambda: contents_function(info))
     counts = scatter_shard(parse, unit, number, info, plan, units.classes)
-    return outcome(Path(plan.folder), name, [{"path": name, "excluded": counts.excluded}], counts, [])
+    return outcome(Path(plan.folder), name, [{"path": name, "unit": number, "excluded": counts.excluded}], counts, [])
 
 
-def _old(number: int, plan: ChangesPlan) -> int:
-    return scatter_old_queries(plan, number)
+def _scatter(work: tuple[str, int], units: Units, plan: ChangesPlan) -> Outcome:
+    """Writes one grouped file: of a unit of the source, of old queries, or of ids to drop."""
+    kind, number = work
+    if kind == "scan" and units is not None:
+        return _scan(number, units, plan)
+    scatter_old_queries(plan, number) if kind == "old" else scatter_dropped(plan, number)
+    return Outcome()
 
 
-def _dropped(number: int, plan: ChangesPlan) -> int:
-    return scatter_dropped(plan, number)
-
-
-def _join(number: int, scanned: list[Outcome], old: list[int], dropped: list[int], plan: ChangesPlan) -> Outcome:
+def _join(number: int, scattered: list[Outcome], plan: ChangesPlan) -> Outcome:
     record, duplicates = join_bucket(plan, number)
-    present, rejects = record["present"], tuple(duplicates[:SHOWN_REJECTS])
-    return Outcome(Counts(present, present - len(duplicates), len(duplicates)), (record,), rejects)
+    shown = [[reject.id, reject.reason] for reject in duplicates[:_SHOWN_DUPLICATES]]
+    return Outcome(records=({**record, "duplicates": len(duplicates), "shown": shown},))
 
 
 @dataclass
 class FindChanges(beam.PTransform):
-    """PBegin -> files of changes and two summaries (`scan`, `join`) in the work folder; see `simpipe.reindex.detect`."""
+    """PBegin -> files of changes and a summary `find` in the work folder; see `simpipe.reindex.detect`.
+
+    The summary's counts are those of the scan; it has a record of each unit (`unit`) and of each bucket.
+    """
 
     units: Units
     plan: ChangesPlan
 
-    def expand(self, input_or_inputs: PBegin) -> tuple[Any, ...]:
-        plan, begin, work = self.plan, input_or_inputs, Path(self.plan.work)
-        scanned: Any = (
+    def expand(self, input_or_inputs: PBegin) -> PValue:
+        plan, begin = self.plan, input_or_inputs
+        counts = {"scan": len(plan.units), "old": len(plan.old_queries), "drop": len(plan.dropped)}
+        work = [(kind, number) for kind, count in counts.items() for number in range(count)]
+        scattered: Any = (
             begin
-            | "Units" >> beam.Create(list(range(len(plan.units))))
-            | "Spread units" >> beam.Reshuffle()
-            | "Scan" >> beam.Map(_scan, units=self.units, plan=plan)
+            | "Work" >> beam.Create(work)
+            | "Spread work" >> beam.Reshuffle()
+            | "Scatter" >> beam.Map(_scatter, units=self.units, plan=plan)
         )
-        old: Any = (
-            begin | "Query files" >> beam.Create(list(range(len(plan.old_queries)))) | "OldQueries" >> beam.Map(_old, plan=plan)
-        )
-        dropped: Any = (
-            begin | "Files of ids" >> beam.Create(list(range(len(plan.dropped)))) | "Dropped" >> beam.Map(_dropped, plan=plan)
-        )
-        sides = {"scanned": AsList(scanned), "old": AsList(old), "dropped": AsList(dropped)}
         joined = (
             begin
             | "Buckets" >> beam.Create(list(range(plan.buckets)))
             | "Spread buckets" >> beam.Reshuffle()
-            | "Join" >> beam.Map(_join, **sides, plan=plan)
+            | "Join" >> beam.Map(_join, scattered=AsList(scattered), plan=plan)
         )
-        return (
-            scanned | "Scanned" >> WriteSummary(str(work / "scan.json")),
-            joined | "Joined" >> WriteSummary(str(work / "join.json")),
-        )
+        outcomes: Any = (scattered, joined) | "All" >> beam.Flatten()
+        # One summary: what a graph costs to build grows with its transforms.
+        return outcomes | "Found" >> WriteSummary(str(Path(plan.work) / "find.json"))
 
 
 def _embed(part: Part, units: Units, plan: ChangesPlan) -> Iterator[Outcome]:

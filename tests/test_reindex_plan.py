@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -179,6 +181,19 @@ def test_a_large_partition_shifts_rows_to_a_near_one_that_has_room():
     both = tuple(sorted((2, near[1])))
     assert [(each.partition, each.sources, each.siblings) for each in plan.work] == [(number, both, both) for number in both]
     assert plan.partitions == 8
+
+
+def test_partitions_that_are_built_anew_are_levelled_before_they_are_too_large():
+    router = ROUTERS["kmeans"]
+    rows = np.array([200, 200, 250, 200, 200, 200, 200, 200])
+    near = [each for each in np.argsort(distances_from(router, 2), kind="stable").tolist() if each != 2]
+    rows[near[0]] = 170
+    both = np.zeros(8, int)
+    both[[2, near[0]]] = 5
+    assert simple(router, rows=rows, added=both).shifted == (2,)
+    assert not simple(router, rows=rows, added=both * (np.arange(8) == 2)).shifted, "the other one would be built for it alone"
+    spilled = replace(router, spill="nearest", reach=0.1)
+    assert not simple(spilled, rows=rows, added=both).shifted
 
 
 def test_small_releases_are_left_as_they_are():

@@ -59,16 +59,19 @@ class Layout:
         operations = (self.into, self.given, self.parts)
         return {number for each in operations for number in each} | set(self.into.values()) | set(self.given.values())
 
-    def balance(self, vectors_of: VectorsOf, *, split_above: float, merge_below: float) -> None:
+    def balance(self, vectors_of: VectorsOf, touched: np.ndarray, *, split_above: float, merge_below: float) -> None:
         """Merges small partitions, then divides or shifts from large ones, then merges others in the place of new ones.
 
         Args:
           vectors_of: the rows of a base partition, float32[n, dim].
+          touched: bool[partitions], built anew in any case: rows are shifted between them before they are too large.
           split_above, merge_below: times the mean.
         """
         self._merge(lambda: self.live < merge_below * self.mean)
         self._relieve(vectors_of, split_above)
         self._merge(lambda: np.full(len(self.live), self._extra > 0))
+        if self.router.spill == "none":  # a shift loses copies of rows at the border of the two
+            self._level(vectors_of, set(np.flatnonzero(touched).tolist()))
 
     @property
     def _extra(self) -> int:
@@ -109,11 +112,26 @@ class Layout:
             if not done and not self._divide(number, parts, vectors_of(number)):
                 whole.add(number)
 
-    def _nearest(self, number: int, most: float, *, among: int | None = None) -> int | None:
-        """The nearest partition that nothing happens to yet and that holds `most` rows at most, `among` so many nearest ones."""
+    def _level(self, vectors_of: VectorsOf, touched: set[int]) -> None:
+        """Shifts rows from partitions that grow, the largest first, between such as are built anew in any case."""
+        for number in np.argsort(-self.live, kind="stable").tolist():
+            if self.is_small or self.live[number] <= _ROOM * self.mean:
+                return
+            if number in (self._movable & touched) - self.changed:
+                room = 2 * _EVEN * self.mean - float(self.live[number])
+                target = self._nearest(number, room, among=_NEAR, within=touched)
+                if target is not None:
+                    self._shift(number, target, vectors_of(number))
+
+    def _nearest(self, number: int, most: float, *, among: int | None = None, within: set[int] | None = None) -> int | None:
+        """The nearest partition that nothing happens to yet and that holds `most` rows at most.
+
+        `among` so many nearest ones, and `within` these; None: all.
+        """
         far = distances_from(self.router, number)
         near = [each for each in np.argsort(far, kind="stable").tolist() if each != number and math.isfinite(far[each])]
         free = self._movable - self.changed
+        free = free if within is None else free & within
         return next((each for each in near[:among] if each in free and self.live[each] <= most), None)
 
     def _shift(self, number: int, target: int, vectors: np.ndarray) -> bool:

@@ -104,7 +104,7 @@ def plan_rebuild(
     touched = (added > 0) | ((dropped > 0) & stale)
     layout = Layout(router, (rows - hidden - dropped + added).astype(np.float64), cap_rows=cap_rows)
     if router.centroids is not None:
-        layout.balance(vectors_of, split_above=config.split_above, merge_below=config.merge_below)
+        layout.balance(vectors_of, touched, split_above=config.split_above, merge_below=config.merge_below)
     few = np.flatnonzero((dropped > 0) & ~touched)
     return RebuildPlan(
         partitions=layout.router.partitions,

@@ -20,7 +20,7 @@ from simpipe.code import code_version
 from simpipe.config import Config
 from simpipe.config.models import VectorsSource
 from simpipe.embeddings import EMBEDDINGS_JSON, NO_ENCODER, EmbeddingsInfo
-from simpipe.errors import ConfigError, PublishConflictError
+from simpipe.errors import ConfigError, ContractError, PublishConflictError
 from simpipe.manifest import Manifest
 from simpipe.reindex.changes import ChangesInfo
 from simpipe.reindex.deltas import Deltas, read_deltas
@@ -192,7 +192,7 @@ class _Reindex:
         )
         with self.stages.stage("changes"):
             _, info = changes.run(
-                line.config, present, base=self.folder, manifest=self.base, folder=folder, key=key, beam_args=self.beam_args
+                config, present, base=self.folder, manifest=self.base, folder=folder, key=key, beam_args=self.beam_args
             )
         self.say(f"changes    {told(info)}")
         return folder, info
@@ -357,7 +357,7 @@ class _Reindex:
     def _seen(self) -> str | None:
         """The source's key when the live release was made, or when it was found unchanged since."""
         path = self.root / SEEN_JSON
-        if path.exists():
+        with contextlib.suppress(ContractError, AttributeError):  # none yet, or damaged: the source is compared
             seen = files.read_json(path)
             if seen.get("release") == self.base.release:
                 return seen.get("source")

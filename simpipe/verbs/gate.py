@@ -42,7 +42,7 @@ def print_verdict(verdict: Verdict) -> None:
     from simpipe.tables import console_of
 
     console = console_of()
-    against = f"against {verdict.against}" if verdict.against else "with no live release to compare with"
+    against = f"against {verdict.against}" if verdict.against else "on its own"
     console.print(f"[bold]release {verdict.release}[/bold] {against}", soft_wrap=True)
     table = Table()
     for column in ("gate", "state", "value", "limit", "live", "reason"):

@@ -184,8 +184,8 @@ def verify_release(folder: Path, manifest: Manifest) -> None:
 
 
 def check_counts(manifest: Manifest) -> None:
-    """Raises ReleaseError where partitions hold fewer rows than there are items; with spill they hold more."""
-    if sum(part.rows for part in manifest.partitions) < manifest.items:
+    """Raises ReleaseError where partitions hold fewer live rows than there are items; with spill they hold more."""
+    if sum(part.live for part in manifest.partitions) < manifest.items:
         raise ReleaseError(f"release {manifest.release}: partitions do not add up to {manifest.items} items", "build again")
 
 

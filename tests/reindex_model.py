@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -98,16 +99,21 @@ def write_source(folder: Path, truth: Truth, *, twice: str | None = None) -> Non
         halves[1].append((twice, replace(truth[twice], version=-1)))
     folder.mkdir(parents=True, exist_ok=True)
     for number, half in enumerate(halves):
-        table = pa.table(
-            {
-                "id": pa.array([name for name, _ in half], pa.string()),
-                "label": pa.array([item.label for _, item in half], pa.string()),
-                "embedding": vectors_column(np.array([item.vector for _, item in half], np.float32).reshape(-1, DIM)),
-                "version": pa.array([item.version for _, item in half], pa.int64()),
-            }
-        )
-        with files.replacing(folder / f"part-{number}.parquet") as temporary:
-            pq.write_table(table, temporary)
+        write_items(half, folder / f"part-{number}.parquet")
+
+
+def write_items(rows: Sequence[tuple[str, Item]], path: Path) -> None:
+    """Items as a Parquet file of the source."""
+    table = pa.table(
+        {
+            "id": pa.array([name for name, _ in rows], pa.string()),
+            "label": pa.array([item.label for _, item in rows], pa.string()),
+            "embedding": vectors_column(np.array([item.vector for _, item in rows], np.float32).reshape(-1, DIM)),
+            "version": pa.array([item.version for _, item in rows], pa.int64()),
+        }
+    )
+    with files.replacing(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def without_measuring(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,12 @@ import reindex_model as model
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
-from simpipe.prune import prune
 
 from pipelines import reindex
 from simpipe import releases
 from simpipe.errors import DuplicateIdError, ReleaseError
 from simpipe.fsck import check_root
+from simpipe.prune import prune
 
 EXAMPLES = 300 if os.environ.get("SIMPIPE_NIGHTLY") else 30
 ids = st.lists(st.sampled_from(model.names()[0]), min_size=1, max_size=12, unique=True)

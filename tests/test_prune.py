@@ -86,7 +86,7 @@ def check_kept(root: Path, graph: Graph) -> None:
 
 
 @given(graph=graphs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_what_stays_is_what_set_arithmetic_says(graph: Graph) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

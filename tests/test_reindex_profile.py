@@ -17,15 +17,16 @@ from hypothesis import strategies as st
 
 from pipelines.line import Line
 from simpipe.config import Config, parse_config
-from simpipe.embeddings import vectors_column
+from simpipe.embeddings import EmbeddingsInfo, vectors_column, vectors_of
 from simpipe.ids import hash_ids
-from simpipe.index.distance import between
+from simpipe.index.distance import between, prepare
 from simpipe.index.hidden import hidden_file, write_hidden
 from simpipe.index.measure import PROBE_FILE, PartitionMeasure, Probe, measure_file, measure_partition
 from simpipe.index.partitions import build_partition, partition_folder
 from simpipe.index.profile import PROFILE_JSON, Profile, make_profile
 from simpipe.index.router import Router
 from simpipe.index.searcher import Searcher
+from simpipe.index.setting import SearchSetting
 from simpipe.manifest import Manifest
 from simpipe.reindex.profile import finish_profile, measure_rebuilt, routing_drift, start_profile, trained
 from simpipe.reindex.split import divide
@@ -260,6 +261,29 @@ def test_more_probes_than_at_training_are_a_reason(made, later):
     few = {**router, "trained": {**about, "probes": 1.1}}
     assert routing_drift(*later(2.0, router=few), made.config) is None, "less than a partition more"
     assert routing_drift(*later(2.2, router=few), made.config) is not None
+
+
+def test_todays_queries_tell_how_many_partitions_are_asked(made):
+    """Whatever the profile says, whose queries are those of training."""
+    folder = made.folder.parent / "later"
+    shutil.copytree(made.folder, folder)
+    try:
+        profile = made.base.profile
+        wide = SearchSetting(margin=5.0)
+        points = tuple(replace(point, probes=1.0, setting=wide) for point in profile.curve)
+        replace(profile, curve=points).save(folder / PROFILE_JSON)
+        source = made.folder.parent.parent / "embeddings" / made.manifest.provenance["embeddings"][:12]
+        held_out = EmbeddingsInfo.load(source).of_splits("query")
+        vectors = np.concatenate([vectors_of(pq.read_table(source / file.path)) for file in held_out])
+        asked = made.base.ask(prepare(vectors, made.base.distance), 1, wide).sum() / len(vectors)
+        assert asked > 3.0
+        router = {**made.manifest.router, "trained": {**made.manifest.router["trained"], "probes": 2.0}}
+        manifest = made.manifest.model_copy(update={"release": "later", "router": router}).with_files(folder, [PROFILE_JSON])
+        assert f"takes {asked:.1f} partitions a query" in str(routing_drift(folder, manifest, made.config))
+        gone = manifest.model_copy(update={"provenance": {"embeddings": "0" * 64}})
+        assert routing_drift(folder, gone, made.config) is None, "the profile has the last word"
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_where_nothing_can_be_compared_there_is_no_reason(made, later):

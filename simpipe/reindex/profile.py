@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from simpipe import files
 from simpipe.arrays import load_array
 from simpipe.config import Config
+from simpipe.embeddings import EMBEDDINGS_JSON, EmbeddingsInfo, iterate_blocks
 from simpipe.errors import QueryError
+from simpipe.index.distance import bad_rows, prepare
 from simpipe.index.hidden import hidden_file
 from simpipe.index.measure import PROBE_FILE, PartitionMeasure, Probe, measure_file, measure_partition
 from simpipe.index.partitions import Partition, partition_folder
@@ -19,6 +22,9 @@ from simpipe.index.profile import PROFILE_JSON, Profile, make_profile
 from simpipe.index.routing import Router
 from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest
+
+_FEW = 100  # queries: fewer say nothing about how many partitions they ask in the mean
+_MOST = 2000
 
 
 def start_profile(base: Searcher, router: Router, folder: Path) -> bool:
@@ -135,19 +141,42 @@ def trained(folder: Path, *, rows: Sequence[int], items: int, target: float | No
 def routing_drift(folder: Path, manifest: Manifest, config: Config) -> str | None:
     """Why the router of a re-indexed release should be trained anew, from how many partitions its queries have to ask.
 
+    The queries of its profile are those of training. Where the embeddings of today's held-out queries are still there, these tell
+    how many partitions are asked by the setting that the profile gives for the target recall.
+
     Args:
-      folder, manifest: the release. config: `reindex.retrain_probes`, and `search.target_recall`, for which probes are compared.
+      folder, manifest: the release, in `releases` of its root.
+      config: `reindex.retrain_probes`, and `search.target_recall`, for which probes are compared.
     """
     before = manifest.router.get("trained") or {}
     target, known = config.search.target_recall, before.get("probes")
     if known is None or before.get("release") == manifest.release or target != manifest.search.get("target_recall"):
         return None
-    now = _probes(Searcher(folder, manifest).profile, target)
+    searcher = Searcher(folder, manifest)
+    now, queries = _probes(searcher.profile, target), _queries(folder, manifest)
+    if now is not None and len(queries) >= _FEW:
+        asked = searcher.ask(queries, 1, searcher.setting_of({"target_recall": target}))
+        now = round(float(asked.sum() / len(queries)), 4)
     limit = config.reindex.retrain_probes
     # A fraction of a partition more is no reason, however many times the fraction before it is.
     if now is None or now <= max(limit * known, known + 1):
         return None
     return f"recall {target:g} takes {now:.1f} partitions a query, {known:.1f} when the router was trained"
+
+
+def _queries(folder: Path, manifest: Manifest) -> np.ndarray:
+    """The first held-out queries of a release's embeddings: float32[q, dim], prepared; none where these are gone."""
+    source = folder.parent.parent / "embeddings" / str(manifest.provenance.get("embeddings"))[:12]
+    parts, rows = [np.zeros((0, manifest.dim), np.float32)], 0
+    if (source / EMBEDDINGS_JSON).exists():
+        for file in EmbeddingsInfo.load(source).of_splits("query"):
+            for block in iterate_blocks(files.inside(source, file.path), _MOST, ["embedding"]):
+                not_finite, zero = bad_rows(block.vectors, manifest.distance)
+                parts.append(prepare(block.vectors[~not_finite & ~zero], manifest.distance))
+                rows += len(parts[-1])
+                if rows >= _MOST:
+                    return np.concatenate(parts)
+    return np.concatenate(parts)
 
 
 def _probes(profile: Profile | None, target: float | None) -> float | None:

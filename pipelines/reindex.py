@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pipelines.live_line import LiveLine
-from simpipe import files, leases, releases
+from simpipe import files, releases
 from simpipe.code import code_version
 from simpipe.config import Config
 from simpipe.config.models import VectorsSource
@@ -30,6 +31,7 @@ from simpipe.reindex.summary import ReindexSummary, Stages
 Say = Callable[[str], None]
 Built = tuple[Path, Manifest]
 SEEN_JSON = "reindex.json"
+_TRIES, _PAUSE = 10, 0.1  # `prune` looks whether a re-index runs, and holds its lock for moments
 
 
 def run(
@@ -60,22 +62,35 @@ def run(
         raise ConfigError("build.representatives: a re-index indexes all items", "set it to null, or use `simpipe run`")
     root = files.local(config.root)
 
-    def busy() -> None:
-        raise PublishConflictError(f"{root}: another re-index is running", "wait for it; the next run finds what is left")
-
     before = releases.read_pointer(root)
     live = before.release if before else None
     stages = Stages()
     try:
-        with files.locked(root / ".locks" / "reindex", busy):
-            folder, base = releases.open_live(root)
-            with leases.take_lease(folder) or contextlib.nullcontext():
+        with _alone(root):
+            folder, base, lease = releases.lease_live(root)
+            with lease or contextlib.nullcontext():
                 work = _Reindex(config, root, folder, base, deltas, beam_args, say, stages)
                 summary = work.run(force=force, publish=publish)
     except PublishConflictError as error:
         now = releases.read_pointer(root)
         summary = ReindexSummary("conflict", error.message, now.release if now else None, base=live)
     return replace(summary, seconds=stages.seconds, cpu_seconds=stages.cpu_seconds)
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Held by the one re-index of a root that may run.
+
+    Raises:
+      PublishConflictError: another one runs.
+    """
+    with contextlib.ExitStack() as held:
+        for _ in range(_TRIES):
+            if held.enter_context(files.trying_lock(root / ".locks" / "reindex")):
+                yield
+                return
+            time.sleep(_PAUSE)
+        raise PublishConflictError(f"{root}: another re-index is running", "wait for it; the next run finds what is left")
 
 
 @dataclass
@@ -194,7 +209,7 @@ class _Reindex:
             _, info = changes.run(
                 config, present, base=self.folder, manifest=self.base, folder=folder, key=key, beam_args=self.beam_args
             )
-        self.say(f"changes    {told(info)}")
+        self.say(f"changes    {info.told}")
         return folder, info
 
     def _from_source(self) -> tuple[Path, Built]:
@@ -275,7 +290,8 @@ class _Reindex:
 
     def _finished(self, key: str) -> Built | None:
         """A release of this key that an earlier run built."""
-        return next((pair for pair in releases.finished(self.root) if pair[1].steps.get("build") == key), None)
+        found = (pair for pair in releases.finished(self.root) if pair[1].steps.get("build") == key)
+        return next((pair for pair in found if releases.looks_whole(*pair)), None)
 
     # --- what is measured, judged, published -----------------------------------------------------------------------
 
@@ -373,15 +389,6 @@ class _Reindex:
     def _remember(self, release: str) -> None:
         if self._deltas is None:
             files.write_json(self.root / SEEN_JSON, {"release": release, "source": self._line.source_key})
-
-
-def told(info: ChangesInfo) -> str:
-    """Counts of changes in one line."""
-    items, queries = info.items, info.queries
-    said = f"{items.added:,} items added, {items.changed:,} changed, {items.deleted:,} deleted, {items.unchanged:,} as before"
-    if queries.any:
-        said += f"; queries {queries.added:,} added, {queries.changed:,} changed, {queries.deleted:,} deleted"
-    return said
 
 
 if __name__ == "__main__":

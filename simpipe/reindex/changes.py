@@ -87,6 +87,15 @@ class ChangesInfo(BaseModel):
         """Whether anything changed, items or queries."""
         return self.items.any or self.queries.any
 
+    @property
+    def told(self) -> str:
+        """The counts in one line."""
+        items, queries = self.items, self.queries
+        said = f"{items.added:,} items added, {items.changed:,} changed, {items.deleted:,} deleted, {items.unchanged:,} as before"
+        if queries.any:
+            said += f"; queries {queries.added:,} added, {queries.changed:,} changed, {queries.deleted:,} deleted"
+        return said
+
     def read(self, folder: Path, index: int) -> pa.Table:
         """The changes of one store file, after its checksum was verified; columns as `SCHEMA`."""
         entry = self.files[index]

@@ -82,7 +82,7 @@ class Catalogue:
         table = pa.table(columns)
         for number, rows in enumerate(np.array_split(np.arange(len(table)), FILES)):
             part = table.slice(rows[0], len(rows))
-            pq.write_table(part, folder / f"part-{number}.parquet", row_group_size=65_536, compression="zstd")
+            pq.write_table(part, folder / f"part-{number}.parquet", row_group_size=65_536, use_dictionary=["label"])
 
 
 def configure(path: Path, *, source: Path, root: Path, **parts: Any) -> Path:

@@ -26,6 +26,7 @@ from simpipe.progress import watching
 from simpipe.reindex.changes import ChangeCounts, ChangesFile, ChangesInfo
 from simpipe.reindex.detect import ChangesPlan, HashedFile, drop_rejected
 from simpipe.reindex.embed_changes import plan_parts
+from simpipe.reindex.gather import gather_queries
 from simpipe.reindex.units import ExampleUnits, Units, VectorUnits, about_embeddings, open_units
 from simpipe.reindex.units import Present as Present
 from simpipe.types import Counts
@@ -118,6 +119,7 @@ def run(
     old_queries = sum(pq.read_metadata(file.path).num_rows for file in plan.old_queries)
     _check_counts(folder, changes, records, manifest=manifest, queries=old_queries)
     excluded = sum(record["excluded"] for record in scanned)
+    records = gather_queries(folder, records)
     listed = sorted(records, key=lambda record: record["path"])  # items before queries
     made_from = {"examples": units.spec.info.key} if isinstance(units, ExampleUnits) else {}
     info = EmbeddingsInfo(

@@ -20,13 +20,14 @@ from simpipe import files, releases
 from simpipe.code import code_version
 from simpipe.config import Config
 from simpipe.config.models import VectorsSource
-from simpipe.embeddings import EMBEDDINGS_JSON, NO_ENCODER, EmbeddingsInfo
+from simpipe.embeddings import EMBEDDINGS_JSON, EmbeddingsInfo
 from simpipe.errors import ConfigError, ContractError, PublishConflictError
-from simpipe.manifest import Manifest
+from simpipe.manifest import MANIFEST_JSON, Manifest
 from simpipe.reindex.changes import ChangesInfo
 from simpipe.reindex.deltas import Deltas, read_deltas
-from simpipe.reindex.reasons import EmbeddingsKind, index_reasons, source_reasons
+from simpipe.reindex.reasons import index_reasons, source_reasons
 from simpipe.reindex.summary import ReindexSummary, Stages
+from simpipe.reindex.units import Present, describe, open_units
 
 Say = Callable[[str], None]
 Built = tuple[Path, Manifest]
@@ -116,18 +117,21 @@ class _Reindex:
             if self.deltas is None and not wanted and self._seen() == self._line.source_key:
                 self.say(f"compare    {unchanged}: the source is as it was")
                 return self._summary("unchanged", unchanged)
-            now = self._kind()
+            present = self._present()
+            now = describe(open_units(self.config, present), self.base)
             self.reasons = source_reasons(self.config, self.base, now)
         if self.reasons:
             changes, built = None, self._from_source()
         else:
-            embeddings, changes = self._changes()
-            if not changes.any and not wanted:
-                self._remember(self.base.release)
-                shutil.rmtree(embeddings, ignore_errors=True)
-                return replace(self._summary("unchanged", unchanged), items=changes.items, queries=changes.queries)
+            embeddings, changes = self._changes(present)
+            if not changes.any:
+                shutil.rmtree(embeddings)
+                if not wanted:
+                    self._remember(self.base.release)
+                    return replace(self._summary("unchanged", unchanged), items=changes.items, queries=changes.queries)
+                embeddings = self._embeddings_of(self.base)
             self.reasons = wanted
-            built = self._rebuild(embeddings, changes)
+            built = self._rebuild(embeddings)
         return self._finish(*built, changes=changes, force=force, publish=publish)
 
     @cached_property
@@ -154,36 +158,32 @@ class _Reindex:
             raise ConfigError(f"reindex.encoder: {folder} is not under {self.root}", f"copy it to {self.root / 'encoders'}")
         return self.root / folder.relative_to(self.root.resolve())
 
-    def _kind(self) -> EmbeddingsKind:
-        """What embeddings made now would be like."""
-        source = self.config.source
-        if isinstance(source, VectorsSource):
-            from simpipe.data.vectors import plan_vectors
-
-            given = self._line.config.source
-            assert isinstance(given, VectorsSource)
-            nothing = self._deltas is not None and self._deltas.upserts is None
-            dim = self.base.dim if nothing else plan_vectors(given).dim
-            return EmbeddingsKind(NO_ENCODER, source.distance, dim, source.metadata)
-        from simpipe.training.encoder import EncoderInfo
-
-        about = EncoderInfo.load(self._line.encoder[0])
-        if self._deltas is not None and self._deltas.upserts is None:
-            return EmbeddingsKind(about.fingerprint, about.distance, about.dim, self.base.metadata)
-        info = self._line.shard()
-        return EmbeddingsKind(about.fingerprint, about.distance, about.dim, tuple(info.metadata))
+    def _present(self) -> Present:
+        """What is compared with the live release."""
+        deltas, line = self._deltas, self._line
+        source, examples = None, None
+        if deltas is None or deltas.upserts is not None:
+            if isinstance(line.config.source, VectorsSource):
+                source = line.config.source
+            else:
+                line.shard()
+                examples = line.examples[0]
+        return Present(source, examples, self._encoder, deltas is not None, deltas.deletes if deltas else None)
 
     # --- what is built ---------------------------------------------------------------------------------------------
 
     def _key(self, step: str, **inputs: Any) -> str:
-        assert self._pointer is not None
-        return files.digest({"step": step, "code": code_version(step), "base": self._pointer.manifest_sha256, **inputs})
+        return files.digest({"step": step, "code": code_version(step), "base": self._base_key, **inputs})
 
     @cached_property
-    def _pointer(self) -> releases.Pointer | None:
-        return releases.read_pointer(self.root)
+    def _base_key(self) -> str:
+        return files.sha256_file(self.folder / MANIFEST_JSON)
 
-    def _changes(self) -> tuple[Path, ChangesInfo]:
+    def _embeddings_of(self, manifest: Manifest) -> Path:
+        """The data set that a release was made from, which holds its held-out queries."""
+        return self.root / "embeddings" / str(manifest.provenance.get("embeddings"))[:12]
+
+    def _changes(self, present: Present) -> tuple[Path, ChangesInfo]:
         """Embeddings of what was added or changed, and what was deleted."""
         from pipelines import changes
 
@@ -196,15 +196,6 @@ class _Reindex:
             config=[*settings, config.seed],
         )
         folder = self.root / "embeddings" / key[:12]
-        empty = deltas is not None and deltas.upserts is None
-        source = line.config.source if isinstance(line.config.source, VectorsSource) and not empty else None
-        present = changes.Present(
-            source=source,
-            examples=line.examples[0] if line.has_encoder and not empty else None,
-            encoder=self._encoder,
-            deltas=deltas is not None,
-            deleted=deltas.deletes if deltas else None,
-        )
         with self.stages.stage("changes"):
             _, info = changes.run(
                 config, present, base=self.folder, manifest=self.base, folder=folder, key=key, beam_args=self.beam_args
@@ -223,7 +214,7 @@ class _Reindex:
             line.embed()
         return line.embeddings[0], self._build(line.embeddings[0], line.steps["build"])
 
-    def _rebuild(self, embeddings: Path, changes: ChangesInfo) -> tuple[Path, Built]:
+    def _rebuild(self, embeddings: Path) -> tuple[Path, Built]:
         """A release with the touched partitions built anew; with all of them where there is a reason."""
         from pipelines import rebuild
         from simpipe.reindex.profile import routing_drift
@@ -377,10 +368,9 @@ class _Reindex:
             seen = files.read_json(path)
             if seen.get("release") == self.base.release:
                 return seen.get("source")
-        key = str(self.base.provenance.get("embeddings"))
         if not self._line.has_encoder:
-            return key
-        folder = self.root / "embeddings" / key[:12]
+            return self.base.provenance.get("embeddings")
+        folder = self._embeddings_of(self.base)
         if not (folder / EMBEDDINGS_JSON).exists():
             return None
         examples = EmbeddingsInfo.load(folder).provenance.get("examples")

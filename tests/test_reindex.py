@@ -146,7 +146,7 @@ def test_a_failed_gate_leaves_live_as_it_is_until_it_is_forced(catalogue: Catalo
     model.check_live(folder / "root", kept)
 
 
-def test_two_at_once(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_at_once(catalogue: Catalogue) -> None:
     folder, truth = catalogue
     change(folder, truth)
     with files.locked(folder / "root" / ".locks" / "reindex"):
@@ -184,11 +184,12 @@ def test_another_publish_meanwhile(catalogue: Catalogue, monkeypatch: pytest.Mon
         ({"source": {"metadata": []}}, "metadata columns version -> none"),
     ],
 )
-def test_what_forces_more(catalogue: Catalogue, part: dict[str, Any], reason: str) -> None:
+@pytest.mark.parametrize("items_change", [True, False])
+def test_what_forces_more(catalogue: Catalogue, part: dict[str, Any], reason: str, items_change: bool) -> None:
     folder, truth = catalogue
     config = model.config_of(folder)
     changed = {name: {**getattr(config, name).model_dump(mode="json"), **value} for name, value in part.items()}
-    truth = change(folder, truth)
+    truth = change(folder, truth) if items_change else truth
     summary = run(with_(config, **changed))
     assert summary.outcome == "published"
     assert summary.reasons == (reason,)

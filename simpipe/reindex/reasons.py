@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from simpipe.config import Config
 from simpipe.digests import digests_file
 from simpipe.manifest import Manifest
+from simpipe.reindex.units import About
 
 # What decides what an index is; the others say how it is built.
 _INDEX = ("router", "backend", "storage", "profile", "store_files")
 
 
-@dataclass(frozen=True)
-class EmbeddingsKind:
-    """What embeddings made now are like: fingerprint of the encoder (or `none`), distance, dim, metadata columns."""
-
-    encoder: str
-    distance: str
-    dim: int
-    metadata: tuple[str, ...]
-
-
-def source_reasons(config: Config, manifest: Manifest, now: EmbeddingsKind) -> list[str]:
+def source_reasons(config: Config, manifest: Manifest, now: About) -> list[str]:
     """Why every item must come from the source again.
 
     Args:
-      config: as it is now. manifest: of the live release. now: embeddings made now.
+      config: as it is now. manifest: of the live release. now: what embeddings made now are like.
     """
     found = []
     if manifest.encoder.fingerprint != now.encoder:

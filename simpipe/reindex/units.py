@@ -77,7 +77,7 @@ Units = VectorUnits | ExampleUnits | None  # None: there is nothing but ids to d
 
 @dataclass(frozen=True)
 class About:
-    """What the embeddings are like."""
+    """What embeddings are like: `encoder` is its fingerprint, or `none`."""
 
     dim: int
     distance: str
@@ -112,20 +112,27 @@ def _class_filter(config: Config, present: Present) -> ClassFilter:
     return ClassFilter(trained | indexed, config.classes.train_unlabelled)
 
 
+def about_release(manifest: Manifest) -> About:
+    """What the vectors of a release are like."""
+    return About(manifest.dim, manifest.distance, manifest.encoder.fingerprint, manifest.metadata)
+
+
+def describe(units: Units, manifest: Manifest) -> About:
+    """What the embeddings would be like; as those in the release where there is nothing to embed."""
+    if units is None:
+        return about_release(manifest)
+    if isinstance(units, VectorUnits):
+        return About(units.plan.dim, units.source.distance, NO_ENCODER, tuple(field.name for field in units.plan.metadata))
+    return About(units.spec.dim, units.spec.distance, units.spec.encoder, tuple(units.spec.info.metadata))
+
+
 def about_embeddings(units: Units, manifest: Manifest) -> About:
     """What the embeddings are like, which must be as in the release.
 
     Raises:
       IncompatibleError: they differ.
     """
-    live = About(manifest.dim, manifest.distance, manifest.encoder.fingerprint, manifest.metadata)
-    if units is None:
-        return live
-    if isinstance(units, VectorUnits):
-        metadata = tuple(field.name for field in units.plan.metadata)
-        now = About(units.plan.dim, units.source.distance, NO_ENCODER, metadata)
-    else:
-        now = About(units.spec.dim, units.spec.distance, units.spec.encoder, tuple(units.spec.info.metadata))
+    now, live = describe(units, manifest), about_release(manifest)
     for name, value in vars(now).items():
         before = getattr(live, name)
         if value != before and (name != "metadata" or sorted(value) != sorted(before)):

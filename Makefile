@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test nightly lint lock clean
 
 demo: $(READY)  ## real digits become a published, calibrated index that answers a query
 	$(BIN)/simpipe run --config configs/digits.yaml
@@ -12,6 +12,9 @@ demo: $(READY)  ## real digits become a published, calibrated index that answers
 
 test: $(READY)  ## the test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+nightly: $(READY)  ## longer: ten times as many sequences of changes, re-indexes, rollbacks, prunes and kills
+	SIMPIPE_NIGHTLY=1 $(BIN)/python -m pytest tests/test_reindex_model.py
 
 lint: $(READY)  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -153,7 +153,7 @@ def test_an_id_that_stands_twice(fresh, tmp_path):
         compare(config_of(root, tmp_path / "two"), release)
 
 
-def test_a_killed_run_starts_over_cleanly(fresh, tmp_path, monkeypatch):
+def test_a_killed_run_starts_over_cleanly(fresh, tmp_path):
     root, release = fresh
     now = edited()
     config = config_of(root, write_catalogue(tmp_path / "now.parquet", now))
@@ -174,7 +174,7 @@ def test_a_killed_run_starts_over_cleanly(fresh, tmp_path, monkeypatch):
     assert names(folder) == names(whole.folder)
 
 
-def test_what_cannot_be_compared(fresh, tmp_path):
+def test_what_cannot_be_compared(fresh):
     root, (folder, manifest) = fresh
     config = config_of(root, root / "before.parquet")
     source = json.loads(config.source.model_dump_json())

@@ -115,7 +115,6 @@ class _Reindex:
         with self.stages.stage("compare"):
             wanted = index_reasons(self.config, self.base)
             if self.deltas is None and not wanted and self._seen() == self._line.source_key:
-                self.say(f"compare    {unchanged}: the source is as it was")
                 return self._summary("unchanged", unchanged)
             present = self._present()
             now = describe(open_units(self.config, present), self.base)
@@ -292,6 +291,11 @@ class _Reindex:
         from pipelines import gate
 
         folder, manifest = self._note(*built, embeddings, changes)
+        about = manifest.provenance["reindex"]["partitions"]
+        self.say(
+            f"rebuild    release {manifest.release}, {manifest.items:,} items: {about['rebuilt']} of {about['total']} partitions "
+            f"built anew, {about['hidden_only']} with hidden rows, {about['carried']} as they were"
+        )
         folder, manifest = self._measure(folder, manifest, embeddings)
         with self.stages.stage("gate"):
             folder, manifest, verdict = gate.judged(self.config, self.root, folder, manifest)
@@ -309,7 +313,6 @@ class _Reindex:
             self._remember(manifest.release)
             outcome, message = "published", f"{manifest.release} is live (before: {self.base.release})"
         self.say(f"reindex    {message}")
-        about = manifest.provenance["reindex"]["partitions"]
         return replace(
             self._summary(outcome, message),
             live=manifest.release if outcome == "published" else self.base.release,
@@ -343,6 +346,8 @@ class _Reindex:
     def _measure(self, folder: Path, manifest: Manifest, embeddings: Path) -> Built:
         """Calibration and evaluation, as a run of the line does them."""
         from pipelines import calibrate, evaluate
+        from pipelines.evaluate import METRICS_JSON
+        from pipelines.line import headline
 
         config, kept = self.config, manifest.steps
         measured = [config.calibrate, config.evaluate, config.search]
@@ -353,6 +358,7 @@ class _Reindex:
             if kept.get(name) != key:
                 with self.stages.stage(name):
                     folder, manifest = step(config, release=folder, embeddings=embeddings, key=key, beam_args=self.beam_args)
+        self.say(f"evaluate   {headline(files.read_json(folder / METRICS_JSON)['metrics'])}")
         return folder, manifest
 
     def _summary(self, outcome: Any, message: str) -> ReindexSummary:

@@ -24,7 +24,7 @@ from simpipe.index.measure import PROBE_FILE, PartitionMeasure, Probe, measure_f
 from simpipe.index.profile import PROFILE_JSON, make_profile
 from simpipe.index.route import RouteSpec
 from simpipe.index.router import ROUTER_FILE
-from simpipe.manifest import Manifest, ManifestEncoder, ManifestFile, ManifestPartition
+from simpipe.manifest import Manifest, ManifestEncoder, ManifestFile, ManifestPartition, made_by
 from simpipe.progress import watching
 from simpipe.reindex.profile import trained
 from simpipe.types import INDEXED_SPLITS
@@ -88,7 +88,7 @@ def run(
             "items were lost or doubled by the runner: build again, and report the runner",
         )
     parts = [*built.records, *stored.records]
-    provenance: dict[str, Any] = {"embeddings": info.key}
+    provenance: dict[str, Any] = {"embeddings": info.key, "made": made_by("build")}
     if groups is not None:
         about = {"groups": groups.key, "release": groups.release, "excluded": routed.counts.excluded}
         provenance["representatives"] = about

@@ -23,7 +23,7 @@ from simpipe.errors import ContractError, DuplicateIdError, ReleaseError
 from simpipe.ids import bucket_of
 from simpipe.manifest import Manifest
 from simpipe.progress import watching
-from simpipe.reindex.changes import ChangeCounts, ChangesFile, ChangesInfo
+from simpipe.reindex.changes import ChangeCounts, ChangesFile, ChangesInfo, begin_data_set
 from simpipe.reindex.detect import ChangesPlan, HashedFile, drop_rejected
 from simpipe.reindex.embed_changes import plan_parts
 from simpipe.reindex.gather import gather_queries
@@ -70,8 +70,7 @@ def run(
     if (folder / EMBEDDINGS_JSON).exists() and (done := EmbeddingsInfo.load(folder)).key == key:
         return done, ChangesInfo.load(folder)
     files.remove_leftovers(folder)
-    work = folder / ".work"
-    work.mkdir(parents=True, exist_ok=True)
+    work = begin_data_set(folder, manifest.release)
     units = open_units(config, present)
     about = about_embeddings(units, manifest)
     plan = _plan(units, present, base=base, manifest=manifest, folder=folder, root=files.local(config.root))

@@ -18,7 +18,7 @@ from simpipe.errors import ContractError
 from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest
 from simpipe.progress import watching
-from simpipe.reindex.changes import ChangesInfo
+from simpipe.reindex.changes import ChangesInfo, begin_data_set
 from simpipe.reindex.export import export_schema, take_file
 from simpipe.types import INDEXED_SPLITS
 
@@ -54,7 +54,7 @@ def run(
     if (folder / EMBEDDINGS_JSON).exists() and (done := EmbeddingsInfo.load(folder)).key == key:
         return done
     files.remove_leftovers(folder)
-    (folder / ".work").mkdir(parents=True, exist_ok=True)
+    begin_data_set(folder, manifest.release)
     info = None if delta is None else EmbeddingsInfo.load(delta)
     changes = None if delta is None or applied else ChangesInfo.load(delta)
     if changes is not None and changes.base != manifest.release:

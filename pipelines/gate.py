@@ -5,8 +5,6 @@ python -m pipelines.gate --config configs/digits.yaml
 
 from __future__ import annotations
 
-import getpass
-import socket
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -18,7 +16,7 @@ from simpipe.config import Config
 from simpipe.encoder_canaries import CANARIES_NPZ
 from simpipe.errors import SimpipeError
 from simpipe.gates import NO_LIVE, judge
-from simpipe.manifest import Manifest, ManifestFile
+from simpipe.manifest import Manifest, ManifestFile, user_and_host
 from simpipe.release_facts import embeddings_folder, facts_of_live, facts_to_judge
 from simpipe.verdict import VERDICT_JSON, Verdict
 
@@ -128,8 +126,7 @@ def publish(root: Path, folder: Path, manifest: Manifest, verdict: Verdict, *, f
     if not force:
         verdict.require()
     if verdict.failed and not (folder / releases.PUBLISHED).exists():
-        by = f"{getpass.getuser()}@{socket.gethostname()}"
-        _write(folder, manifest, verdict.force(by, releases.now()), manifest.steps.get("gate", ""))
+        _write(folder, manifest, verdict.force(user_and_host(), releases.now()), manifest.steps.get("gate", ""))
     return releases.publish(root, manifest.release, expected=verdict.against, forced=verdict.failed)
 
 

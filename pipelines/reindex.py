@@ -22,7 +22,7 @@ from simpipe.config import Config
 from simpipe.config.models import VectorsSource
 from simpipe.embeddings import EMBEDDINGS_JSON, EmbeddingsInfo
 from simpipe.errors import ConfigError, ContractError, PublishConflictError
-from simpipe.manifest import MANIFEST_JSON, Manifest
+from simpipe.manifest import MANIFEST_JSON, Manifest, made_by
 from simpipe.reindex.changes import ChangesInfo
 from simpipe.reindex.deltas import Deltas, read_deltas
 from simpipe.reindex.reasons import index_reasons, source_reasons
@@ -339,7 +339,8 @@ class _Reindex:
             "reasons": self.reasons,
         }
         key = EmbeddingsInfo.load(embeddings).key
-        manifest = manifest.model_copy(update={"provenance": {**manifest.provenance, "embeddings": key, "reindex": about}})
+        made = {"embeddings": key, "made": made_by("reindex"), "reindex": about}
+        manifest = manifest.model_copy(update={"provenance": {**manifest.provenance, **made}})
         manifest.save(folder)
         return folder, manifest
 

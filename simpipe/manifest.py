@@ -19,13 +19,18 @@ FORMAT_VERSION = 2
 _READ = (1, 2)  # 2 may hide rows of a partition, which a reader of 1 would answer with
 
 
-def made_by(verb: str) -> dict[str, str]:
-    """Who made a release, by which verb, and when: `made` of its provenance."""
+def user_and_host() -> str:
+    """Who runs this process: `user@host`."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container may run as a user without a name
         user = str(os.getuid())
-    return {"by": f"{user}@{socket.gethostname()}", "verb": verb, "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    return f"{user}@{socket.gethostname()}"
+
+
+def made_by(verb: str) -> dict[str, str]:
+    """Who made a release, by which verb, and when: `made` of its provenance."""
+    return {"by": user_and_host(), "verb": verb, "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
 class _Record(BaseModel):

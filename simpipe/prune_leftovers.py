@@ -18,7 +18,7 @@ from simpipe import files
 from simpipe.embeddings import EMBEDDINGS_JSON
 from simpipe.errors import ContractError
 from simpipe.leases import LEASES, RELEASES, take_exclusive
-from simpipe.reindex.changes import CHANGES_JSON
+from simpipe.reindex.changes import CHANGES_JSON, is_unfinished_data_set
 from simpipe.survey import Survey, survey
 
 _FINISHED = {"examples": "dataset.json", "encoders": "encoder.json", "embeddings": EMBEDDINGS_JSON, "dedupe": "dedupe.json"}
@@ -125,7 +125,7 @@ class _Unread:
 
 
 def _unused_embeddings(root: Path, found: Survey) -> list[Path]:
-    """Data sets that re-indexes made and that no release was built from any more."""
+    """Data sets that re-indexes made or began, and that no release was built from or is any more."""
     parent = root / "embeddings"
     if found.unreadable or found.unfinished or not parent.is_dir():
         return []  # or they may be theirs
@@ -136,7 +136,7 @@ def _unused_embeddings(root: Path, found: Survey) -> list[Path]:
 def _by_reindex(folder: Path) -> bool:
     if not folder.is_dir() or folder.name.startswith("."):
         return False
-    if (folder / CHANGES_JSON).exists():
+    if (folder / CHANGES_JSON).exists() or is_unfinished_data_set(folder):
         return True
     try:
         return "base" in files.read_json(folder / EMBEDDINGS_JSON)["provenance"]  # an export, or changes

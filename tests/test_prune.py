@@ -263,12 +263,14 @@ def test_what_killed_runs_left_goes(tmp_path: Path) -> None:
         leave(tmp_path, "releases/.work-20200101T000000Z-abcdef-gate/x"),
         leave(tmp_path, f"releases/{one}/.work/plan.json"),
         leave(tmp_path, "embeddings/unused/changes.json"),
+        leave(tmp_path, "embeddings/begun/.work/base.json"),
         leave(tmp_path, "embeddings/unnamed/embeddings.json", empty),
     ]
     stays = [
         leave(tmp_path, f"embeddings/{'e' * 12}/embeddings.json", empty),
         leave(tmp_path, "embeddings/ordinary/embeddings.json", b'{"provenance": {}}'),
         leave(tmp_path, "examples/unfinished/.work/key.json"),
+        leave(tmp_path, "embeddings/unfinished/.work/summary.json"),
         leave(tmp_path, f"releases/{one}/report.html"),
         leave(tmp_path, f"elsewhere/{files.TMP_PREFIX}12"),
     ]
@@ -282,7 +284,7 @@ def test_what_killed_runs_left_goes(tmp_path: Path) -> None:
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in stays)
     assert sorted(planned.cleaned, key=str) == sorted(report.cleaned, key=str)
-    assert (report.files, report.bytes) == (9, 8 * 5 + len(empty))
+    assert (report.files, report.bytes) == (10, 9 * 5 + len(empty))
     assert prune(tmp_path).files == 0
 
 

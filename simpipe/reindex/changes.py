@@ -17,8 +17,26 @@ from simpipe import files
 from simpipe.errors import ContractError
 
 CHANGES_JSON = "changes.json"
+_BASE_JSON = ".work/base.json"
 ADDED, CHANGED, DELETED = 1, 2, 3
 SCHEMA = pa.schema([("id", pa.string()), ("kind", pa.int8()), ("query", pa.bool_())])
+
+
+def begin_data_set(folder: Path, base: str) -> Path:
+    """Makes a data set's work folder, and notes there which release it is made from: `prune` knows it by that.
+
+    Returns:
+      The work folder.
+    """
+    work = folder / ".work"
+    work.mkdir(parents=True, exist_ok=True)
+    files.write_json(folder / _BASE_JSON, {"base": base})
+    return work
+
+
+def is_unfinished_data_set(folder: Path) -> bool:
+    """Whether a re-index began this data set; a finished one has no work folder any more."""
+    return (folder / _BASE_JSON).exists()
 
 
 def changes_file(index: int, of: int) -> str:

@@ -59,9 +59,10 @@ def clean(root: Path, found: Survey, *, dry_run: bool) -> tuple[list[Cleaned], l
                 notes.append(f"temporary files and work folders stay: {', '.join(busy)} in work")
             else:
                 free = _Unread(root, held)
-                listed = [(path, "temporary") for path in temporary] + [(path, "work folder") for path in work]
                 unused = _unused_embeddings(root, found if dry_run else survey(root))
-                listed += [(path, "embeddings of a re-index") for path in unused]
+                listed = [(path, "embeddings of a re-index") for path in unused]
+                listed += [(path, "temporary") for path in temporary] + [(path, "work folder") for path in work]
+                listed = [(path, what) for path, what in listed if not set(path.parents) & set(unused)]  # goes as a whole
                 taken = [_take(path, what, dry_run) for path, what in listed if os.path.lexists(path) and free(path)]
     cleaned = [_remove(root, each, dry_run) for each in taken]  # when locks are free again: nobody waits for it
     if not dry_run:

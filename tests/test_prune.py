@@ -264,6 +264,7 @@ def test_what_killed_runs_left_goes(tmp_path: Path) -> None:
         leave(tmp_path, f"releases/{one}/.work/plan.json"),
         leave(tmp_path, "embeddings/unused/changes.json"),
         leave(tmp_path, "embeddings/begun/.work/base.json"),
+        leave(tmp_path, f"embeddings/begun/{files.TMP_PREFIX}12-index.parquet"),
         leave(tmp_path, "embeddings/unnamed/embeddings.json", empty),
     ]
     stays = [
@@ -284,7 +285,7 @@ def test_what_killed_runs_left_goes(tmp_path: Path) -> None:
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in stays)
     assert sorted(planned.cleaned, key=str) == sorted(report.cleaned, key=str)
-    assert (report.files, report.bytes) == (10, 9 * 5 + len(empty))
+    assert (report.files, report.bytes) == (11, 10 * 5 + len(empty))
     assert prune(tmp_path).files == 0
 
 

@@ -108,13 +108,22 @@ def _plan_parquet(source: VectorsSource, found: list[Path]) -> VectorPlan:
             first = 0
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
-                if rows and not dim:
-                    sample = file.read_row_group(group, columns=[source.vectors]).column(0)
-                    dim = int(pc.list_value_length(sample).drop_null()[0].as_py()) if sample.null_count < len(sample) else 0
+                dim = dim or _first_length(file, group, source.vectors, kind)
                 blocks.append(VectorBlock(len(blocks), str(path), first, rows, group))
                 first += rows
             metadata = metadata or tuple(schema.field(name) for name in source.metadata)
     return _not_empty(VectorPlan(tuple(blocks), dim, sum(block.rows for block in blocks), metadata), found[0])
+
+
+def _first_length(file: pq.ParquetFile, group: int, column: str, kind: pa.DataType) -> int:
+    """The length of the first list of a row group that is no null; 0 where there is none."""
+    if pa.types.is_fixed_size_list(kind):
+        return kind.list_size
+    for batch in file.iter_batches(batch_size=1024, row_groups=[group], columns=[column]):
+        lengths = pc.list_value_length(batch.column(0)).drop_null()
+        if len(lengths):
+            return lengths[0].as_py()
+    return 0
 
 
 def _columns(source: VectorsSource) -> Iterator[tuple[str, str]]:
@@ -211,12 +220,14 @@ def _read_parquet(
         for row in np.flatnonzero(wrong)
     ]
     good = np.flatnonzero(~wrong)
-    flat = pc.list_flatten(lists.take(pa.array(good))).cast(pa.float32())
-    vectors = pc.fill_null(flat, float("nan")).to_numpy(zero_copy_only=False).reshape(len(good), plan.dim)
+    flat = pc.list_flatten(lists if not rejects else lists.take(pa.array(good))).cast(pa.float32())
+    flat = pc.fill_null(flat, float("nan")) if flat.null_count else flat
+    vectors = flat.to_numpy(zero_copy_only=False).reshape(len(good), plan.dim)
     labels = raw.column(source.labels).cast(pa.string()) if source.labels else pa.nulls(len(raw), pa.string())
     columns: dict[str, Any] = {"id": ids, "label": labels}
     columns |= {column: raw.column(column) for column in source.metadata}
-    return pa.table(columns).take(pa.array(good)), vectors, position[good], rejects
+    table = pa.table(columns)
+    return table if not rejects else table.take(pa.array(good)), vectors, position[good], rejects
 
 
 def _row_ids(stem: str, first: int, stop: int) -> pa.Array:

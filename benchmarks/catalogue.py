@@ -70,18 +70,22 @@ class Catalogue:
     def ids(self) -> np.ndarray:
         return np.char.add("item-", np.char.zfill(self.numbers.astype(str), 8))
 
-    def write(self, folder: Path) -> None:
-        """`part-0.parquet` …: id, label, embedding, version."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def table(self, rows: np.ndarray | slice = slice(None)) -> pa.Table:
+        """Columns id, label, embedding, version."""
         columns = {
-            "id": pa.array(self.ids),
-            "label": pa.array(np.char.add("label-", self.labels.astype(str))),
-            "embedding": vectors_column(self.vectors),
-            "version": pa.array(self.versions),
+            "id": pa.array(self.ids[rows]),
+            "label": pa.array(np.char.add("label-", self.labels[rows].astype(str))),
+            "embedding": vectors_column(self.vectors[rows]),
+            "version": pa.array(self.versions[rows]),
         }
-        table = pa.table(columns)
-        for number, rows in enumerate(np.array_split(np.arange(len(table)), FILES)):
-            part = table.slice(rows[0], len(rows))
+        return pa.table(columns)
+
+    def write(self, folder: Path, rows: np.ndarray | slice = slice(None), *, parts: int = FILES) -> None:
+        """All items, or some, as `part-0.parquet` …"""
+        folder.mkdir(parents=True, exist_ok=True)
+        table = self.table(rows)
+        for number, places in enumerate(np.array_split(np.arange(len(table)), parts)):
+            part = table.slice(places[0], len(places))
             pq.write_table(part, folder / f"part-{number}.parquet", row_group_size=65_536, use_dictionary=["label"])
 
 

@@ -81,7 +81,7 @@ def _publisher(root: str, rounds: int, publishers: int, which: int, barrier: Any
             told.put(("won", release))
         except PublishConflictError:
             told.put(("conflict", release))
-        except Exception as error:
+        except Exception as error:  # counted as an outcome, which ends the run
             told.put((f"{type(error).__name__}: {error}", release))
         barrier.wait(WAIT)
 

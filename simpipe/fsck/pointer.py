@@ -31,7 +31,7 @@ def check_pointer(root: Path, readable: set[str], found: Findings) -> None:
     try:
         read_small(path)
         pointer = read_pointer(root)
-    except Exception as error:
+    except Exception as error:  # whatever damage makes of it is a finding
         cure = f"delete {path}, look at `simpipe releases`, and publish one of them"
         found.error("pointer", reason_of(error), path=LIVE_JSON, cure=cure)
     if pointer is None:
@@ -72,7 +72,7 @@ def check_tags(root: Path, readable: set[str], found: Findings) -> None:
                 raise ValueError
         except (OSError, SimpipeError) as error:
             found.error("tag", reason_of(error), path=path, cure="remove the file")
-        except Exception:
+        except Exception:  # the same
             found.error("tag", "damaged, not a tag", path=path, cure="remove the file, and tag the release again")
         else:
             if release not in readable:

@@ -59,7 +59,7 @@ def check_encoder(root: Path, release: Release, found: Findings) -> None:
         path = files.inside(root, folder)
         if not path.resolve().is_relative_to(root.resolve()):
             raise ValueError("a link that leaves the root")
-    except Exception as error:
+    except Exception as error:  # a manifest may name anything
         found.error("path", f"folder of the encoder: {error.args[0] if error.args else error}", release=release.name, path=folder)
         return
     if not is_folder(path):

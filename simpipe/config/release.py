@@ -24,7 +24,7 @@ class ReindexConfig(Model):
 
     encoder: str | None = None
     max_hidden: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    split_above: Balance = 1.35
+    split_above: Balance = 1.25
     merge_below: Annotated[float, Field(ge=0, lt=1)] = 0.4
     retrain_balance: Balance = 1.6
     retrain_probes: Balance = 1.5

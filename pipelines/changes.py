@@ -24,7 +24,7 @@ from simpipe.ids import bucket_of
 from simpipe.manifest import Manifest
 from simpipe.progress import watching
 from simpipe.reindex.changes import ChangeCounts, ChangesFile, ChangesInfo, begin_data_set
-from simpipe.reindex.detect import ChangesPlan, HashedFile, drop_rejected
+from simpipe.reindex.detect import ChangesPlan, drop_rejected
 from simpipe.reindex.embed_changes import plan_parts
 from simpipe.reindex.gather import gather_queries
 from simpipe.reindex.units import ExampleUnits, Units, VectorUnits, about_embeddings, open_units
@@ -143,7 +143,7 @@ def _plan(units: Units, present: Present, *, base: Path, manifest: Manifest, fol
     return ChangesPlan(
         folder=str(folder),
         work=str(folder / ".work"),
-        digests=tuple(HashedFile(str(releases.resolve(base, entry)), entry.size, entry.sha256) for entry in entries),
+        digests=tuple(files.HashedFile(str(releases.resolve(base, entry)), entry.size, entry.sha256) for entry in entries),
         old_queries=_old_queries(present, manifest, root),
         units=tuple(name for name, _ in places),
         first=tuple(first for _, first in places),
@@ -159,7 +159,7 @@ def dropped_files(folder: Path | None) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in (".parquet", ".txt") and not path.name.startswith("."))
 
 
-def _old_queries(present: Present, manifest: Manifest, root: Path) -> tuple[HashedFile, ...]:
+def _old_queries(present: Present, manifest: Manifest, root: Path) -> tuple[files.HashedFile, ...]:
     """The held-out queries of the release's embeddings, with their digests.
 
     Raises:
@@ -170,7 +170,7 @@ def _old_queries(present: Present, manifest: Manifest, root: Path) -> tuple[Hash
     if key and (folder / EMBEDDINGS_JSON).exists():
         found = EmbeddingsInfo.load(folder).of_splits("query")
         if all("digest" in pq.read_schema(files.inside(folder, file.path)).names for file in found):
-            return tuple(HashedFile(str(files.inside(folder, file.path)), file.size, file.sha256) for file in found)
+            return tuple(files.HashedFile(str(files.inside(folder, file.path)), file.size, file.sha256) for file in found)
     if present.deltas:
         raise ContractError(
             f"{folder}: the embeddings of release {manifest.release} are gone, and with them its held-out queries",

@@ -48,7 +48,6 @@ def run(
     manifest: Manifest,
     delta: Path,
     key: str,
-    reasons: Sequence[str] = (),
     beam_args: Sequence[str] = (),
 ) -> tuple[Path, Manifest] | RetrainNeeded:
     """Rebuilds what changed; all other files are carried over by reference.
@@ -58,7 +57,7 @@ def run(
       base: the live release's folder. manifest: its manifest.
       delta: an embeddings data set with `changes.json`: items that were added or changed, and what goes.
       key: what the release is made from; an unfinished release of the same key is continued.
-      reasons: for the provenance. beam_args: Beam's own options.
+      beam_args: Beam's own options.
 
     Returns:
       The new release; or why the router should be trained anew, and then nothing was built.
@@ -81,7 +80,7 @@ def run(
     # A profile that could not be put together again does not go with these partitions.
     unlisted = [PROFILE_JSON] if job.spec.measured and PROFILE_JSON not in {entry["path"] for entry in parts.others} else []
     made = new_manifest(
-        config, manifest, folder, parts, key=key, items=items, embeddings=info.key, changes=changes, reasons=reasons,
+        config, manifest, folder, parts, key=key, items=items, embeddings=info.key, changes=changes,
         unlisted=unlisted,
     )  # fmt: skip
     shutil.rmtree(work)
@@ -112,8 +111,7 @@ class _Rebuild:
         self.spec = RebuildSpec(
             base=str(self.base.resolve()),
             delta=str(self.delta),
-            files=tuple(str(files.inside(self.delta, file.path)) for file in listed),
-            checksums=tuple((file.size, file.sha256) for file in listed),
+            files=tuple(files.HashedFile(str(files.inside(self.delta, file.path)), file.size, file.sha256) for file in listed),
             folder=str(self.folder),
             work=str(self.work),
             route=RouteSpec(

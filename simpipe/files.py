@@ -43,6 +43,21 @@ class FileEntry:
         return cls(data["path"], int(data["size"]), data["sha256"], data.get("release"))
 
 
+@dataclass(frozen=True)
+class HashedFile:
+    """A file that a worker reads, which must be as it was written. `path`: of the file; `size` in bytes."""
+
+    path: str
+    size: int
+    sha256: str
+
+    def verified(self) -> Path:
+        """Raises ContractError where it was altered."""
+        path = Path(self.path)
+        verify(path, FileEntry(path.name, self.size, self.sha256))
+        return path
+
+
 def local(path: str | Path) -> Path:
     """The local path of `path`; object storage is refused by name."""
     text = str(path)

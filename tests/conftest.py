@@ -55,6 +55,21 @@ def vectors_config(tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two releases under a root, the second with carried-over files and hidden rows; not to be changed."""
+    from whole_root import make_root
+
+    return make_root(tmp_path_factory.mktemp("whole") / "root")
+
+
+@pytest.fixture
+def root(whole: Path, tmp_path: Path) -> Path:
+    """A copy of `whole`."""
+    shutil.copytree(whole, tmp_path / "root")
+    return tmp_path / "root"
+
+
 @pytest.fixture(scope="module")
 def digits():
     """scikit-learn's digits: uint8[n, 8, 8] and their labels."""

@@ -12,24 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from whole_root import FIRST, SECOND, alter_manifest, at, flip, found, make_root, relist
+from whole_root import FIRST, SECOND, alter_manifest, at, flip, found, relist
 
 from simpipe import files
 from simpipe.fsck import check_root
 from simpipe.fsck.members import check_members
 
 HIDDEN, ROWS = "hidden/00001.npy", "partitions/00001/rows.arrow"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return make_root(tmp_path_factory.mktemp("whole") / "root")
-
-
-@pytest.fixture
-def root(whole, tmp_path) -> Path:
-    shutil.copytree(whole, tmp_path / "root")
-    return tmp_path / "root"
 
 
 def test_a_whole_root_is_clean(root):

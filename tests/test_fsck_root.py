@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import clustered
 from release_maker import make_release
-from whole_root import FIRST, SECOND, at, flip, found, make_root
+from whole_root import FIRST, SECOND, at, flip, found
 
 from simpipe import cli, files, releases, tags
 from simpipe.config.index import KMeansRouter
@@ -20,17 +19,6 @@ from simpipe.index.router import Router, fit_router
 from simpipe.leases import take_lease
 
 ROWS = "partitions/00001/rows.arrow"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return make_root(tmp_path_factory.mktemp("whole") / "root")
-
-
-@pytest.fixture
-def root(whole, tmp_path) -> Path:
-    shutil.copytree(whole, tmp_path / "root")
-    return tmp_path / "root"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"[" * 200_000, b"\xff\xfe", b'{"release": 1e999}', b"9" * 9999])

@@ -9,7 +9,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from simpipe.data.examples import DatasetInfo
-from simpipe.data.parsing import parse_metadata
+from simpipe.data.parsing import parse_features, parse_metadata
 from simpipe.digests import digest_rows
 from simpipe.embeddings import vectors_column
 
@@ -24,18 +24,8 @@ def parse_contents(serialized: tf.Tensor, info: DatasetInfo) -> tuple[tf.Tensor,
       ids string[n], labels int64[n] (-1 where absent), inputs (string[n] of bytes, or float32[n, *shape]), and metadata
       as `parse_metadata` has it.
     """
-    spec = info.input
-    feature = tf.io.FixedLenFeature(spec.shape, tf.float32) if spec.encoding == "float" else tf.io.FixedLenFeature([], tf.string)
-    parsed: Any = tf.io.parse_example(
-        serialized,
-        {
-            "id": tf.io.FixedLenFeature([], tf.string),
-            "label": tf.io.FixedLenFeature([], tf.int64, default_value=-1),
-            spec.name: feature,
-        },
-    )
     metadata = parse_metadata(serialized, info.metadata) if info.metadata else {}
-    return parsed["id"], parsed["label"], parsed[spec.name], metadata
+    return *parse_features(serialized, info.input), metadata
 
 
 def content_table(ids: Any, labels: Any, inputs: Any, metadata: dict[str, Any], info: DatasetInfo) -> pa.Table:

@@ -26,6 +26,12 @@ def parse_batch(serialized: tf.Tensor, spec: InputSpec) -> tuple[tf.Tensor, tf.T
     Returns:
       ids string[n], labels int64[n] (-1 where absent), inputs of `spec.dtype` [n, *spec.shape].
     """
+    ids, labels, inputs = parse_features(serialized, spec)
+    return ids, labels, decode_inputs(inputs, spec)
+
+
+def parse_features(serialized: tf.Tensor, spec: InputSpec) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Like `parse_batch`, with the inputs as they are stored: string[n] of bytes, or float32[n, *shape]."""
     feature = tf.io.FixedLenFeature(spec.shape, tf.float32) if spec.encoding == "float" else tf.io.FixedLenFeature([], tf.string)
     parsed: Any = tf.io.parse_example(
         serialized,
@@ -35,7 +41,7 @@ def parse_batch(serialized: tf.Tensor, spec: InputSpec) -> tuple[tf.Tensor, tf.T
             spec.name: feature,
         },
     )
-    return parsed["id"], parsed["label"], decode_inputs(parsed[spec.name], spec)
+    return parsed["id"], parsed["label"], parsed[spec.name]
 
 
 def parse_metadata(serialized: tf.Tensor, types: Mapping[str, str]) -> dict[str, tf.RaggedTensor]:

@@ -37,21 +37,6 @@ _BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True)
-class HashedFile:
-    """A file that must be as it was written."""
-
-    path: str
-    size: int
-    sha256: str
-
-    def verified(self) -> Path:
-        """Raises ContractError where it was altered."""
-        path = Path(self.path)
-        files.verify(path, files.FileEntry(path.name, self.size, self.sha256))
-        return path
-
-
-@dataclass(frozen=True)
 class ChangesPlan:
     """What every worker must know.
 
@@ -64,8 +49,8 @@ class ChangesPlan:
 
     folder: str
     work: str
-    digests: tuple[HashedFile, ...]
-    old_queries: tuple[HashedFile, ...]
+    digests: tuple[files.HashedFile, ...]
+    old_queries: tuple[files.HashedFile, ...]
     units: tuple[str, ...]
     first: tuple[int, ...]
     dropped: tuple[str, ...]

@@ -102,6 +102,7 @@ def take_file(source: Path, path: Path, kind: pa.Schema | None) -> None:
     if kind is not None and not pq.read_schema(source).equals(kind):
         try:
             table = pq.read_table(source).select(kind.names).cast(kind)
+        # A value that does not fit, a type without a cast to the other, a column that is missing: all the user's to mend.
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
             raise ContractError(f"{source}: other columns than in the live release ({error})", "run `simpipe run` once") from None
         with files.replacing(path) as temporary, open_writer(temporary, kind) as writer:

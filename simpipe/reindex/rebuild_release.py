@@ -115,14 +115,13 @@ def new_manifest(
     items: int,
     embeddings: str,
     changes: ChangesInfo,
-    reasons: Sequence[str],
     unlisted: Sequence[str] = (),
 ) -> Manifest:
     """The manifest of the new release: its own files, and all others of the base by reference to the release that holds them.
 
     Args:
       config: the line's configuration. base: manifest of the live release. folder: of the new one. parts: what was built.
-      key: of the step. items: in the new release. embeddings: key of the delta. reasons: for the provenance.
+      key: of the step. items: in the new release. embeddings: key of the delta.
       unlisted: files of the base that do not go with the new release.
     """
     listed = [entry for record in (*parts.built, *parts.stored) for entry in record["files"]]
@@ -154,7 +153,7 @@ def new_manifest(
             "rejected": parts.rejected,
             "partitions": counts,
             "retrained": False,
-            "reasons": list(reasons),
+            "reasons": [],  # for more than the changes ask for
         },
         "made": made_by("reindex"),
     }

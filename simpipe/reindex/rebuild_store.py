@@ -112,6 +112,7 @@ def _as(fresh: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
         raise ContractError(f"{name}: the new embeddings have no digests", _AGAIN)
     try:
         return fresh.select(schema.names).cast(schema)
+    # A value that does not fit, a type without a cast to the other, a column that is missing: all the user's to mend.
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
         raise ContractError(f"{name}: metadata of another type than in the live release ({error})", _AGAIN) from None
 

@@ -42,7 +42,7 @@ class RebuildSpec:
 
     Attributes:
       base: folder of the live release. delta: of the embeddings of what was added or changed, and of the changes.
-      files: Parquet files of new items, with size and SHA-256 of each.
+      files: Parquet files of new items.
       folder: the new release. work: scratch.
       route: as new items are routed, for the partitions of the router in the work folder.
       measured: whether partitions are measured for the search profile.
@@ -50,8 +50,7 @@ class RebuildSpec:
 
     base: str
     delta: str
-    files: tuple[str, ...]
-    checksums: tuple[tuple[int, str], ...]
+    files: tuple[files.HashedFile, ...]
     folder: str
     work: str
     route: RouteSpec
@@ -61,17 +60,6 @@ class RebuildSpec:
 
     def open_base(self) -> Searcher:
         return Searcher(Path(self.base), Manifest.load(Path(self.base)))
-
-    def source(self, number: int) -> Path:
-        """File `number` of new items.
-
-        Raises:
-          ContractError: it was altered since it was written.
-        """
-        path = Path(self.files[number])
-        size, sha256 = self.checksums[number]
-        files.verify(path, files.FileEntry(path.name, size, sha256))
-        return path
 
     def router(self) -> Router:
         """That routes new items: the base's, or the one that was planned."""
@@ -132,7 +120,7 @@ def locate_dropped(spec: RebuildSpec, base: Searcher, number: int) -> int:
 
 def route_delta(spec: RebuildSpec, router: Router, number: int) -> Routed | str:
     """Routes one file of new items, see `route_file`; or a value of the routing column that the router does not know."""
-    path, column = spec.source(number), spec.route.column
+    path, column = spec.files[number].verified(), spec.route.column
     if column is not None:
         unknown = sorted(set(count_values(path, column)) - set(router.values))
         if unknown:
@@ -195,7 +183,7 @@ def rewrite_one(spec: RebuildSpec, base: Searcher, changes: ChangesInfo, moves: 
         moves=moves,
         path=folder / name,
         digests_path=folder / digests,
-        sources=[*(Path(file).name for file in spec.files), base.title],
+        sources=[*(Path(file.path).name for file in spec.files), base.title],
     )
     written = [] if made.duplicates else [files.entry_of(folder / each, folder).to_json() for each in (name, digests)]
     counts = {"rows": made.rows, "dropped": made.dropped, "added": made.added}

@@ -121,7 +121,7 @@ def as_text(values: pa.Array | pa.ChunkedArray, what: str) -> tuple[pa.Array, np
             array = array.cast(pa.int64())
     try:
         return array.cast(pa.string()), bad
-    except pa.ArrowNotImplementedError:  # so Arrow says that there is no cast: lists, structs
+    except pa.ArrowNotImplementedError:  # no stub of ours: so Arrow says that a type (list, struct) has no cast to text
         raise SourceError(f"{what}: type {array.type} has no text form", "name a column of strings or integers") from None
     except pa.ArrowInvalid:
         texts = [_decoded(value) for value in array.to_pylist()]

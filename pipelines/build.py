@@ -24,6 +24,7 @@ from simpipe.index.measure import PROBE_FILE, PartitionMeasure, Probe, measure_f
 from simpipe.index.profile import PROFILE_JSON, make_profile
 from simpipe.index.route import RouteSpec
 from simpipe.index.router import ROUTER_FILE
+from simpipe.job import job_of
 from simpipe.manifest import Manifest, ManifestEncoder, ManifestFile, ManifestPartition, made_by
 from simpipe.progress import watching
 from simpipe.reindex.profile import trained
@@ -70,7 +71,7 @@ def run(
     asked = getattr(config.build.router, "partitions", None) or 1
     pieces = len(plan.files) + asked + plan.route.store_files
     with watching("build", lambda: work_files(plan), pieces, "parts"):
-        run_graph(graph, beam_args, job_name=f"simpipe-build-{config.name}")
+        run_graph(graph, job_of(config, "build", beam_args))
     routed, built, stored = (read_summary(work / f"{name}.json") for name in ("route", "partitions", "store"))
     check_rejects(routed, max_share=config.build.rejects.max_share, step="build", folder=folder, field="build.rejects.max_share")
     if stored.counts.rejected:

@@ -21,6 +21,7 @@ from simpipe.digests import digests_file
 from simpipe.embeddings import EMBEDDINGS_JSON, EmbeddingsFile, EmbeddingsInfo
 from simpipe.errors import ContractError, DuplicateIdError, ReleaseError
 from simpipe.ids import bucket_of
+from simpipe.job import job_of
 from simpipe.manifest import Manifest
 from simpipe.progress import watching
 from simpipe.reindex.changes import ChangeCounts, ChangesFile, ChangesInfo, begin_data_set
@@ -82,7 +83,7 @@ def run(
         return len(list(work.glob("scan-*.arrow")))
 
     with watching("changes", scanned_files, len(plan.units), "blocks"):
-        run_graph(find, beam_args, job_name=f"simpipe-changes-{config.name}")
+        run_graph(find, job_of(config, "reindex", beam_args))
     found = read_summary(work / "find.json")
     scanned = [record for record in found.records if "unit" in record]
     joined = [record for record in found.records if "unit" not in record]
@@ -103,7 +104,7 @@ def run(
             _ = pipeline | "Parts" >> beam.Create(parts) | "EmbedChanges" >> EmbedChanges(units, plan)
 
         with watching("embed", lambda: len(list(folder.glob("[a-z]*.parquet"))), len(parts), "files"):
-            run_graph(embed, beam_args, job_name=f"simpipe-embed-changes-{config.name}")
+            run_graph(embed, job_of(config, "embed", beam_args))
         embedded = read_summary(work / "embed.json")
     counts, bad = found.counts, list(found.rejects)
     if embedded is not None:

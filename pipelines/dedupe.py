@@ -20,6 +20,7 @@ from simpipe.cutpoints import CUTPOINTS_JSON
 from simpipe.dedupe import BLOCK, group_items
 from simpipe.errors import ConfigError, ContractError
 from simpipe.groups import GroupsInfo
+from simpipe.job import job_of
 from simpipe.manifest import Manifest
 from simpipe.types import INDEXED_SPLITS
 
@@ -139,7 +140,7 @@ def _spread(config: Config, work: Path, beam_args: Sequence[str]) -> Any:
         def graph(pipeline: Any) -> None:
             _ = pipeline | "RunBuckets" >> RunBuckets(step, count, str(path))
 
-        run_graph(graph, beam_args, job_name=f"simpipe-dedupe-{config.name}")
+        run_graph(graph, job_of(config, "dedupe", beam_args))
         records = read_summary(path).records
         if [int(record["path"]) for record in records] != list(range(count)):
             raise ContractError(f"{work}: {count} buckets, {len(records)} came back", "run the step again, and report the runner")

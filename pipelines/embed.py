@@ -18,6 +18,7 @@ from simpipe.embed import EmbedSpec
 from simpipe.embeddings import EmbeddingsFile, EmbeddingsInfo
 from simpipe.encoder_canaries import CANARIES_NPZ, choose, keep
 from simpipe.errors import ContractError
+from simpipe.job import job_of
 from simpipe.progress import watching
 from simpipe.training.encoder import EncoderInfo
 from simpipe.types import SPLITS
@@ -64,7 +65,7 @@ def run(
         return len(list(folder.glob("[a-z]*.parquet")))
 
     with watching("embed", done, len(items), "shards"):
-        run_graph(graph, beam_args, job_name=f"simpipe-embed-{config.name}")
+        run_graph(graph, job_of(config, "embed", beam_args))
     outcome = read_summary(summary)
     check_rejects(outcome, max_share=config.embed.rejects.max_share, step="embed", folder=folder, field="embed.rejects.max_share")
     kept = choose(folder, _listed(outcome))

@@ -16,6 +16,7 @@ from simpipe.data.examples import shard_name
 from simpipe.embeddings import EMBEDDINGS_JSON, EmbeddingsFile, EmbeddingsInfo
 from simpipe.errors import ContractError
 from simpipe.index.searcher import Searcher
+from simpipe.job import job_of
 from simpipe.manifest import Manifest
 from simpipe.progress import watching
 from simpipe.reindex.changes import ChangesInfo, begin_data_set
@@ -69,7 +70,7 @@ def run(
         _ = pipeline | "ExportItems" >> ExportItems(spec)
 
     with watching("export", lambda: len(list(folder.glob("index-*.parquet"))), manifest.store_files, "files"):
-        run_graph(graph, beam_args, job_name=f"simpipe-export-{config.name}")
+        run_graph(graph, job_of(config, "reindex", beam_args))
     outcome = read_summary(folder / ".work" / "export.json")
     gone = changes.items.changed + changes.items.deleted if changes else 0
     if outcome.counts.read != manifest.items or outcome.counts.excluded != gone:

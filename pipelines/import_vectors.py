@@ -20,6 +20,7 @@ from simpipe.data.vectors import plan_vectors
 from simpipe.embeddings import NO_ENCODER, EmbeddingsInfo
 from simpipe.errors import ConfigError
 from simpipe.import_vectors import ImportSpec, named_classes
+from simpipe.job import job_of
 from simpipe.progress import watching
 
 
@@ -47,7 +48,7 @@ def run(config: Config, *, folder: Path, key: str, beam_args: Sequence[str] = ()
         return len(list(folder.glob("index-*.parquet")))
 
     with watching("import", done, len(plan.blocks), "blocks"):
-        run_graph(graph, beam_args, job_name=f"simpipe-import-{config.name}")
+        run_graph(graph, job_of(config, "import", beam_args))
     outcome = read_summary(summary)
     check_rejects(outcome, max_share=config.rejects.max_share, step="import", folder=folder, field="rejects.max_share")
     labels: Counter[str] = Counter()

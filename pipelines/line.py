@@ -15,6 +15,7 @@ from simpipe.data.examples import DatasetInfo, verify_dataset
 from simpipe.embeddings import EmbeddingsInfo
 from simpipe.errors import ContractError, ReleaseError
 from simpipe.groups import GroupsInfo
+from simpipe.job import job_of
 from simpipe.manifest import Manifest
 from simpipe.training.encoder import EncoderInfo
 from simpipe.verdict import Verdict
@@ -26,10 +27,10 @@ class Line(LineKeys):
     """One configuration's steps. Each method runs its step, or says that it is unchanged, and returns its result."""
 
     def __init__(self, config: Config, beam_args: Sequence[str] = (), say: Say = print) -> None:
-        if beam_args:  # refused at once, also where every step is done already
+        if beam_args or config.runner.kind != "local":  # refused at once, also where every step is done already
             from simpipe.beam.options import check_options
 
-            check_options(beam_args)
+            check_options(job_of(config, "build", beam_args))
         super().__init__(config)
         self._beam_args = beam_args
         self._say = say

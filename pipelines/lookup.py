@@ -20,9 +20,11 @@ import pyarrow.parquet as pq
 
 from pipelines.queries import partitions_of, run_planned, scratch
 from simpipe import files
+from simpipe.config import Config
 from simpipe.errors import ConfigError, ContractError, IncompatibleError, QueryError, RejectedError
 from simpipe.index.query import QuerySpec, plan_job
 from simpipe.index.searcher import Searcher, open_release
+from simpipe.job import job_of
 from simpipe.query_answers import AnswerTable, join_answers, move_answers
 from simpipe.types import Counts
 
@@ -66,6 +68,7 @@ def run(
     target_recall: float | None = None,
     exact: bool = False,
     max_rejected: float = 1.0,
+    config: Config | None = None,
     beam_args: Sequence[str] = (),
 ) -> FileAnswers:
     """Answers all queries of files.
@@ -75,7 +78,8 @@ def run(
       queries: see `query_files`. out: a `.parquet` file, or a folder for numbered files and `_answers.json`.
       k: neighbors a query; matches are searched as deep as in calibration.
       table: what is written. target_recall, exact: see `BaseSearcher.lookup`.
-      max_rejected: the largest share of queries that may be rejected. beam_args: Beam's own options.
+      max_rejected: the largest share of queries that may be rejected.
+      config: says where the job runs; None: in this process. beam_args: Beam's own options.
 
     Raises:
       ConfigError: no files, or a bad `out`. QueryError: bad files, or no query could be answered.
@@ -84,7 +88,9 @@ def run(
     from simpipe.beam.options import check_options
     from simpipe.beam.query import AnswerFiles
 
-    check_options(beam_args)
+    verb = "lookup" if table.kind == "neighbors" else "match"
+    job = job_of(config, verb, beam_args, name=release)
+    check_options(job)
     target, single = files.local(out.rstrip("/")), out.endswith(".parquet")
     paths = query_files(queries)
     _check_out(target, single, paths)
@@ -99,8 +105,6 @@ def run(
     work = scratch(target, "queries")
     spec = QuerySpec(_folder_of(root, searcher), paths, k, exact=exact, block=_BLOCK, setting=setting, work=str(work))
     partitions = partitions_of(searcher.manifest)
-    verb = "lookup" if table.kind == "neighbors" else "match"
-    name = f"simpipe-{verb}-{searcher.manifest.release}".lower()
     rejects = Path(f"{target}.rejects.jsonl") if single else target / "_rejects.jsonl"
     try:
         plan = plan_job(spec, partitions, dim=searcher.dim)
@@ -110,7 +114,7 @@ def run(
         def graph(pipeline: Any) -> None:
             _ = pipeline | "AnswerFiles" >> AnswerFiles(spec, partitions, plan, table)
 
-        prepared = run_planned(plan, graph, work=work, beam_args=beam_args, name=name, verb=verb)
+        prepared = run_planned(plan, graph, job, work=work)
         _join_rejects(work / "rejects", rejects)
         counts = prepared.counts
         if counts.rejected > max_rejected * counts.read or not counts.written:
@@ -189,7 +193,7 @@ def report(done: FileAnswers, *, verb: str, as_json: bool) -> None:
     print(f"{verb:<10} {counts.written:,} of {counts.read:,} queries answered{rejected}: {done.out}", file=sys.stderr)
 
 
-def run_options(root: str, options: Any, beam_args: Sequence[str]) -> int:
+def run_options(root: str, options: Any, beam_args: Sequence[str], *, config: Config | None = None) -> int:
     """`simpipe lookup --queries` and `simpipe match --queries`.
 
     Raises:
@@ -214,6 +218,7 @@ def run_options(root: str, options: Any, beam_args: Sequence[str]) -> int:
         k=options.k,
         table=table,
         max_rejected=options.max_rejected,
+        config=config,
         beam_args=beam_args,
         **how,
     )

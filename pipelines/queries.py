@@ -16,10 +16,12 @@ from simpipe import files, releases
 from simpipe.arrow import pc
 from simpipe.config import Config
 from simpipe.config.index import RejectLimit
+from simpipe.config.runner import JobVerb
 from simpipe.embeddings import EmbeddingsFile, EmbeddingsInfo
 from simpipe.errors import ContractError, IncompatibleError, SimpipeError
 from simpipe.index.query import QueryPlan, QuerySpec, plan_job
 from simpipe.index.searcher import Searcher
+from simpipe.job import Job, job_of
 from simpipe.leases import take_lease
 from simpipe.manifest import Manifest
 from simpipe.progress import watching
@@ -122,14 +124,14 @@ def run_queries(
     manifest: Manifest,
     collect: Any,
     beam_args: Sequence[str],
-    verb: str,
+    verb: JobVerb,
     rejects: RejectLimit | None = None,
     folder: Path | None = None,
 ) -> Counts:
     """Runs one job over all queries.
 
     Args:
-      config: its `name` is the job's; None: the release's.
+      config: says where the job runs, and its `name` is the job's; None: in this process, and the release's.
       spec: the job; its `work` folder, or one beside the release, holds the files of the job. manifest: of the release.
       collect: a PTransform that consumes the answers.
       beam_args: Beam's own options. verb: for names.
@@ -157,9 +159,9 @@ def run_queries(
         _ = answers | "Collect" >> collect
         _ = answers | "CountAnswers" >> CountAnswers(str(work / ANSWERED_JSON))
 
-    name = f"simpipe-{verb}-{config.name if config else manifest.release}".lower()
+    job = job_of(config, verb, beam_args, name=config.name if config else manifest.release)
     try:
-        prepared = run_planned(plan, graph, work=work, beam_args=beam_args, name=name, verb=verb)
+        prepared = run_planned(plan, graph, job, work=work)
         folder = folder or Path(spec.release).parent.parent / verb
         shutil.rmtree(folder / "rejects", ignore_errors=True)
         if (work / "rejects").is_dir():
@@ -178,9 +180,7 @@ def partitions_of(manifest: Manifest) -> tuple[int, ...]:
     return tuple(part.partition for part in manifest.partitions if part.live)
 
 
-def run_planned(
-    plan: QueryPlan, graph: Callable[[Any], None], *, work: Path, beam_args: Sequence[str], name: str, verb: str
-) -> Outcome:
+def run_planned(plan: QueryPlan, graph: Callable[[Any], None], job: Job, *, work: Path) -> Outcome:
     """Runs the graph of a planned job, and reconciles what was read with what was answered.
 
     Returns:
@@ -193,13 +193,13 @@ def run_planned(
     from simpipe.beam.options import run_graph
     from simpipe.beam.query import ANSWERED_JSON, PREPARED_JSON
 
-    with watching(verb, lambda: len(list(work.glob("*.done"))), plan.pieces, "parts"):
-        run_graph(graph, beam_args, job_name=name)
+    with watching(job.verb, lambda: len(list(work.glob("*.done"))), plan.pieces, "parts"):
+        run_graph(graph, job)
     prepared, answered = (read_summary(work / name) for name in (PREPARED_JSON, ANSWERED_JSON))
     counts, found = prepared.counts, answered.counts.written
     if plan.rows != counts.read or counts.written != found:
         raise ContractError(
-            f"{verb}: {plan.rows} queries in the files, {counts.read} read, {found} answered, {counts.rejected} rejected, "
+            f"{job.verb}: {plan.rows} queries in the files, {counts.read} read, {found} answered, {counts.rejected} rejected, "
             f"{counts.excluded} not drawn",
             "queries were lost or doubled by the runner: run the step again, and report the runner",
         )

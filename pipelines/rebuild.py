@@ -23,6 +23,7 @@ from simpipe.index.profile import PROFILE_JSON
 from simpipe.index.route import RouteSpec
 from simpipe.index.router import ROUTER_FILE, Router
 from simpipe.index.searcher import Searcher
+from simpipe.job import job_of
 from simpipe.manifest import Manifest
 from simpipe.reindex.changes import ChangesInfo
 from simpipe.reindex.plan import PartitionWork, RebuildPlan, plan_rebuild
@@ -196,7 +197,7 @@ class _Rebuild:
         def graph(pipeline: Any) -> None:
             _ = pipeline | transform
 
-        run_graph(graph, self.beam_args, job_name=f"simpipe-rebuild-{self.config.name}")
+        run_graph(graph, job_of(self.config, "build", self.beam_args))
         return read_summary(self.work / summary)
 
     def _plan(self, dropped: np.ndarray) -> RebuildPlan:

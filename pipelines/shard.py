@@ -29,6 +29,7 @@ from simpipe.data.examples import DATASET_JSON, DatasetInfo, ShardInfo, SplitInf
 from simpipe.data.shards import ShardRules
 from simpipe.data.sources import ExampleSource, open_source, source_fingerprint
 from simpipe.errors import ContractError, DuplicateIdError, SourceError
+from simpipe.job import job_of
 from simpipe.progress import watching
 from simpipe.types import SPLITS
 
@@ -76,9 +77,8 @@ def run(config: Config, *, folder: Path, key: str, beam_args: Sequence[str] = ()
     def done() -> int:
         return sum(1 for path in work.glob("*-?????.json"))
 
-    job = f"simpipe-shard-{config.name}".replace("_", "-")
     with watching("shard", done, len(blocks) + 2 * rules.num_shards, "blocks and shards"):
-        run_graph(lambda pipeline: pipeline | "ShardExamples" >> graph, beam_args, job_name=job)
+        run_graph(lambda pipeline: pipeline | "ShardExamples" >> graph, job_of(config, "shard", beam_args))
     parts = _Parts(read_plan(work / PLAN_JSON), *(read_summary(work / name) for name in (SCAN_JSON, BUCKETS_JSON, TRAIN_JSON)))
     _check(config, parts, folder)
     info = _describe(config, source, key, rules, parts)

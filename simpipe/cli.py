@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from simpipe import __version__
-from simpipe.verbs.options import add_verbs
+from simpipe.verbs.options import RUNNERS, add_verbs
 
 _STEPS = {
     "shard": "source -> TFRecord shards with dataset.json (Beam)",
@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE", help="change one value; may be repeated"
     )
+    text = "where Beam jobs run, instead of the configuration's runner.kind"
+    common.add_argument("--runner", choices=RUNNERS, metavar="KIND", help=f"{text}: {', '.join(RUNNERS)}")
     for name, text in _STEPS.items():
         verb = verbs.add_parser(name, parents=[common], help=text, description=text)
         if name == "publish":

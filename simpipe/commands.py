@@ -26,13 +26,15 @@ def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     if options.verb == "doctor":
         return _doctor(options, beam_args)
     if options.verb in ("lookup", "match"):
-        root = options.root if options.root is not None else load_config(options.config, options.overrides).root
-        return _query(root, options, beam_args)
+        if options.root is not None:
+            return _query(options.root, None, options, beam_args)
+        config = _config(options)
+        return _query(config.root, config, options, beam_args)
     if options.verb in ("shard", "inspect") and options.folder is not None:
         if options.verb == "shard" and not options.verify:
             raise ConfigError("--folder: `shard` writes to the configuration's root", "add --verify, or set root")
         return _examples(options.folder, options, beam_args)
-    config = load_config(options.config, options.overrides)
+    config = _config(options)
     if options.verb == "inspect" or (options.verb == "shard" and options.verify):
         return _examples(_examples_of(config, options.verb), options, beam_args)
     if beam_args and options.verb in _WITHOUT_JOB:
@@ -41,6 +43,11 @@ def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
         module = importlib.import_module(f"simpipe.verbs.{options.verb}")
         return module.execute(config, options, beam_args)
     return _step(config, options, beam_args)
+
+
+def _config(options: argparse.Namespace) -> Config:
+    chosen = [f"runner.kind={options.runner}"] if options.runner else []
+    return load_config(options.config, [*chosen, *options.overrides])
 
 
 def _no_job(what: str) -> ConfigError:
@@ -160,11 +167,11 @@ def _doctor(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     return 0 if about["ok"] else 1
 
 
-def _query(root: str, options: argparse.Namespace, beam_args: Sequence[str]) -> int:
+def _query(root: str, config: Config | None, options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     if options.queries is not None:
         from pipelines import lookup
 
-        return lookup.run_options(root, options, beam_args)
+        return lookup.run_options(root, options, beam_args, config=config)
     if options.out is not None:
         raise ConfigError("--out goes with --queries", "add --queries FILE.parquet, or leave out --out")
     if beam_args:

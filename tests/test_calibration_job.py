@@ -29,6 +29,7 @@ from simpipe.errors import ConfigError, RejectedError
 from simpipe.ids import holdout
 from simpipe.index.query import answer_all
 from simpipe.index.searcher import open_release
+from simpipe.job import job_of
 from simpipe.manifest import Manifest
 from simpipe.matchers import match_labels
 from simpipe.probability import fit_probability
@@ -269,7 +270,7 @@ def test_the_transform_writes_the_counts_of_all_blocks(tmp_path, root, source):
     assert len(known) == 20
     write_labels(known, tmp_path / "labels.parquet")
     collect = CollectCalibration(wanted, str(tmp_path / "labels.parquet"), str(tmp_path / "counts.npz"))
-    run_graph(lambda pipeline: pipeline | beam.Create(answers[::-1]) | collect, (), job_name="calibrate-test")
+    run_graph(lambda pipeline: pipeline | beam.Create(answers[::-1]) | collect, job_of(None, "calibrate"))
     found = CalibrationCounts.load(tmp_path / "counts.npz")
     expected = CalibrationCounts.merge([count_answer(answer, wanted, known) for answer in answers], max_distinct=64)
     assert found.pairs.keys() == expected.pairs.keys()

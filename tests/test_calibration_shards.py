@@ -25,6 +25,7 @@ from simpipe.config.index import KMeansRouter
 from simpipe.embeddings import vectors_column
 from simpipe.index.query import QuerySpec, answer_all
 from simpipe.index.router import fit_router
+from simpipe.job import job_of
 
 SPEC = CountSpec((("match_nearest", 1), ("match_majority_vote", 5)), by="shop")
 KNOWN = pa.array([f"l{number}" for number in range(5)])
@@ -107,7 +108,7 @@ def test_shards_and_partitions_change_nothing(world, expected, shards, partition
         )
         _ = counts | beam.Map(CalibrationCounts.save, path)
 
-    run_graph(graph, (), job_name="calibration-shards")
+    run_graph(graph, job_of(None, "calibrate"))
     assert bits(CalibrationCounts.load(path)) == expected
 
 

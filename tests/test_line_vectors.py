@@ -238,8 +238,9 @@ def test_an_answer_does_not_depend_on_its_company(ran):
 
 def test_unknown_beam_options_are_named(capsys):
     from simpipe.beam.options import check_options
+    from simpipe.job import job_of
 
-    check_options(["--runer=DirectRunner", "--direct_num_workers=1"])
+    check_options(job_of(None, "build", ["--runer=DirectRunner", "--direct_num_workers=1"]))
     assert "does not know --runer;" in capsys.readouterr().err
 
 

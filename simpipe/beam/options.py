@@ -14,7 +14,9 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions, _BeamArgumentParser
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
+from simpipe.beam.runners import arguments_of
 from simpipe.errors import ConfigError, SimpipeError
+from simpipe.job import Job
 
 _MODE_CURE = "leave --direct_running_mode out: TensorFlow and the ANN libraries use every core from one process"
 
@@ -56,31 +58,30 @@ def unknown_options(beam_args: Sequence[str]) -> list[str]:
     return [arg.partition("=")[0] for arg in unknown if arg.startswith("--")]
 
 
-def check_options(beam_args: Sequence[str]) -> None:
+def check_options(job: Job) -> None:
     """Refuses what `pipeline_options` refuses, and names on stderr what Beam's SDK does not know.
 
     Runners have options of their own that the SDK does not know, so these are passed on untouched.
     """
-    pipeline_options(beam_args, job_name="check")
-    for name in unknown_options(beam_args):
+    pipeline_options(arguments_of(job), job_name=job.name)
+    for name in unknown_options(job.beam_args):
         print(f"simpipe: Beam's SDK does not know {name}; it is passed on untouched", file=sys.stderr)
 
 
-def run_graph(build: Callable[[beam.Pipeline], Any], beam_args: Sequence[str], *, job_name: str) -> None:
+def run_graph(build: Callable[[beam.Pipeline], Any], job: Job) -> None:
     """Builds one graph, runs it and waits for its end.
 
-    Without `--runner` the in-process `FnApiRunner` is used by name: `DirectRunner` first tries to download a binary,
+    For the local runner the in-process `FnApiRunner` is used by name: `DirectRunner` first tries to download a binary,
     and hangs where a firewall swallows packets.
 
     Args:
       build: adds the transforms to a pipeline.
-      beam_args: what the user wrote after `--`.
-      job_name: shown by runners that have job lists.
+      job: where it runs, and under which name.
 
     Raises:
       SimpipeError: raised in a worker, or the job did not end well.
     """
-    options = pipeline_options(beam_args, job_name=job_name)
+    options = pipeline_options(arguments_of(job), job_name=job.name)
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # errors are raised here anyway
     runner = None if options.view_as(StandardOptions).runner else FnApiRunner()
     try:
@@ -100,9 +101,9 @@ def run_graph(build: Callable[[beam.Pipeline], Any], beam_args: Sequence[str], *
         if cause is None:  # portable runners hand back text only
             last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise SimpipeError(
-                f"job {job_name} failed: {last[:300]}", "see the runner's log; the step can be run again"
+                f"job {job.name} failed: {last[:300]}", "see the runner's log; the step can be run again"
             ) from error
         # Runners append the name of the transform to the message; that is no help to a user.
         raise type(cause)(re.sub(r" \[while running '[^']*'\]", "", cause.message), cause.cure) from error
     if state is not None and state != "DONE":
-        raise SimpipeError(f"job {job_name} ended in state {state}", "see the runner's log")
+        raise SimpipeError(f"job {job.name} ended in state {state}", "see the runner's log")

@@ -12,6 +12,7 @@ from simpipe.config.losses import Loss, MultiSimilarityConfig
 from simpipe.config.measure import CalibrateConfig, DedupeConfig, EvaluateConfig
 from simpipe.config.recipes import EarlyStopping, Recipe, SupervisedRecipe
 from simpipe.config.release import GatesConfig, ReindexConfig
+from simpipe.config.runner import LocalRunner, Runner
 
 # --- sources -----------------------------------------------------------------------------------------------------
 
@@ -291,3 +292,4 @@ class Config(Model):
     reindex: ReindexConfig = ReindexConfig()
     gates: GatesConfig = GatesConfig()
     report: ReportConfig = ReportConfig()
+    runner: Runner = LocalRunner(kind="local")

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 VERBS = ("reindex", "gate", "releases", "diff", "tag", "rollback", "prune", "fsck")
+RUNNERS = ("local", "prism", "flink", "spark", "dataflow")  # `runner.kind`
 _JSON = "print JSON"
 
 

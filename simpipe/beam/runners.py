@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 from simpipe.config.runner import DataflowRunner, FlinkRunner, LocalRunner, PrismRunner, SparkRunner
@@ -56,10 +57,10 @@ def _prism(runner: PrismRunner) -> list[str]:
 def _cluster(runner: FlinkRunner | SparkRunner, *, jar: str) -> list[str]:
     found = [f"--environment_type={_ENVIRONMENTS[runner.environment]}", f"--parallelism={runner.parallelism}"]
     if runner.command is not None:
-        config = f'{{"command": "{runner.command}"}}' if runner.environment == "process" else runner.command
+        config = json.dumps({"command": runner.command}) if runner.environment == "process" else runner.command
         found.append(f"--environment_config={config}")
     if runner.job_server is not None:
-        found[0:0] = ["--runner=PortableRunner", f"--job_endpoint={runner.job_server}"]
+        found += ["--runner=PortableRunner", f"--job_endpoint={runner.job_server}"]  # the last --runner counts
     elif runner.jar is not None:
         found.append(f"--{jar}={runner.jar}")
     return found

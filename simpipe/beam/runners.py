@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 from simpipe.config.runner import DataflowRunner, FlinkRunner, LocalRunner, PrismRunner, SparkRunner
 from simpipe.errors import ConfigError
@@ -57,8 +58,8 @@ def _prism(runner: PrismRunner) -> list[str]:
 def _cluster(runner: FlinkRunner | SparkRunner, *, jar: str) -> list[str]:
     found = [f"--environment_type={_ENVIRONMENTS[runner.environment]}", f"--parallelism={runner.parallelism}"]
     if runner.command is not None:
-        config = json.dumps({"command": runner.command}) if runner.environment == "process" else runner.command
-        found.append(f"--environment_config={config}")
+        process = json.dumps({"command": str(Path(runner.command).expanduser())})
+        found.append(f"--environment_config={process if runner.environment == 'process' else runner.command}")
     if runner.job_server is not None:
         found += ["--runner=PortableRunner", f"--job_endpoint={runner.job_server}"]  # the last --runner counts
     elif runner.jar is not None:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from simpipe.config.base import Model, Positive
 
+LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Option = Annotated[str, Field(pattern=r"^--[a-z][a-z0-9_]*(=.*)?$")]
 JobVerb = Literal["shard", "import", "embed", "build", "calibrate", "evaluate", "dedupe", "lookup", "match", "reindex"]
 
@@ -96,9 +97,9 @@ class DataflowRunner(_Runner):
     """Google Cloud Dataflow.
 
     `image`: of workers and launcher, by digest. `temp`: `gs://` folder for staging and temporary files. `workers`: by verb;
-    what is not named has simpipe's own settings. `service_account`, `subnetwork`: of workers, which have no public
-    addresses. `endpoint`: of the service, where it is another one
-    than Google's. `flexible`: a cheaper job that may wait up to six hours for its machines (FlexRS).
+    what is not named, of a verb's settings too, is simpipe's own. `max_workers`: of every verb. `service_account`,
+    `subnetwork`: of workers, which have no public addresses. `endpoint`: of the service, where it is another one than
+    Google's. `flexible`: a cheaper job that may wait up to six hours for its machines (FlexRS).
     """
 
     kind: Literal["dataflow"]
@@ -109,13 +110,16 @@ class DataflowRunner(_Runner):
     service_account: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
     subnetwork: str | None = None
     workers: dict[JobVerb, Workers] = Field(default_factory=dict)
-    labels: dict[str, Annotated[str, Field(pattern=r"^[a-z0-9_-]{0,63}$")]] = Field(default_factory=dict)
+    max_workers: Positive | None = None
+    labels: dict[LabelName, Annotated[str, Field(pattern=r"^[a-z0-9_-]{0,63}$")]] = Field(default_factory=dict)
     flexible: bool = False
     endpoint: str | None = None
 
     def workers_of(self, verb: JobVerb) -> Workers:
         """The settings of a verb's workers."""
-        return self.workers.get(verb) or _DEFAULT_WORKERS[verb]
+        own = self.workers[verb].model_dump(exclude_unset=True) if verb in self.workers else {}
+        bound = {} if self.max_workers is None else {"max_workers": self.max_workers}
+        return _DEFAULT_WORKERS[verb].model_copy(update={**bound, **own})
 
 
 Runner = Annotated[LocalRunner | PrismRunner | FlinkRunner | SparkRunner | DataflowRunner, Field(discriminator="kind")]

@@ -38,16 +38,19 @@ class Usage:
 class _Watch(threading.Thread):
     """Samples the memory of a process and its descendants."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, high_water: bool = True) -> None:
+        """`high_water`: count the process's own high-water mark as well; it never falls."""
         super().__init__(daemon=True)
         self._pid = pid
+        self._high_water = high_water
         self._end = threading.Event()
         self.peak = self.private = 0
 
     def run(self) -> None:
         while not self._end.wait(_EVERY_S):
             pages = [_pages(pid) for pid in _tree(self._pid)]
-            self.peak = max(self.peak, sum(resident for resident, _ in pages) * _PAGE, _high_water(self._pid))
+            marked = _high_water(self._pid) if self._high_water else 0
+            self.peak = max(self.peak, sum(resident for resident, _ in pages) * _PAGE, marked)
             self.private = max(self.private, sum(resident - shared for resident, shared in pages) * _PAGE)
 
     def stop(self) -> None:
@@ -111,6 +114,56 @@ def run_child(command: list[str], *, echo: bool = True) -> tuple[Usage, str]:
         print(said, file=sys.stderr)
         raise SystemExit(f"{' '.join(command)}: ended with {process.returncode}")
     return Usage(took.ru_utime + took.ru_stime, wall, watch.peak / 2**20, watch.private / 2**20), said
+
+
+def run_steps(command: list[str]) -> tuple[Usage, dict[str, Usage]]:
+    """Runs a `simpipe` command of several steps, and measures each by the lines `STEP done in ...` on its stderr.
+
+    Returns:
+      What the whole process took, and what each step took (from the end of the step before it; the first from the start).
+
+    Raises:
+      SystemExit: it failed.
+    """
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=Path(__file__).parent.parent
+    )
+    watch = _Watch(process.pid, high_water=False)
+    watch.start()
+    assert process.stderr is not None
+    steps: dict[str, Usage] = {}
+    peak = private = cpu = 0.0
+    wall = began
+    for line in process.stderr:
+        say(line.rstrip())
+        name, _, told = line.partition(" ")
+        if told.lstrip().startswith("done in"):
+            so_far, now = _cpu(process.pid), time.perf_counter()
+            steps[name] = Usage(so_far - cpu, now - wall, watch.peak / 2**20, watch.private / 2**20)
+            cpu, wall = so_far, now
+            peak, private = max(peak, watch.peak), max(private, watch.private)
+            watch.peak = watch.private = 0
+    _, status, took = os.wait4(process.pid, 0)
+    watch.stop()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: ended with {process.returncode}")
+    peak, private = max(peak, watch.peak), max(private, watch.private)
+    whole = Usage(took.ru_utime + took.ru_stime, time.perf_counter() - began, peak / 2**20, private / 2**20)
+    return whole, steps
+
+
+def _cpu(pid: int) -> float:
+    """CPU seconds of a tree of processes so far, children that ended included."""
+    total = 0
+    for each in _tree(pid):
+        try:
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        total += sum(map(int, fields[11:15]))
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def say(text: str) -> None:

@@ -49,8 +49,12 @@ def written(path: Path, name: str, n: int) -> Path:
     return path
 
 
-def searched(folder: Path, vectors: Path, name: str, queries: int, fraction: float) -> dict[str, Any]:
-    """Opens the release and asks it for fresh queries."""
+def searched(folder: Path, vectors: Path, name: str, *, queries: int, fraction: float, target: float = TARGET) -> dict[str, Any]:
+    """Opens a release (or the live one of a root) and asks it for fresh queries.
+
+    Args:
+      vectors: the `.npy` file that was imported. name: of their mixture. fraction: of them that is held out.
+    """
     began = time.perf_counter()
     searcher = open_release(folder)
     about: dict[str, Any] = {"open_s": round(time.perf_counter() - began, 3)}
@@ -62,15 +66,15 @@ def searched(folder: Path, vectors: Path, name: str, queries: int, fraction: flo
     order = np.argsort(held, axis=1, kind="stable")[:, :K]  # held-out ones are not in the index
     truth = np.take_along_axis(truth, order, axis=1)
     try:
-        searcher.lookup(asked, K, target_recall=TARGET)  # loads the partitions
+        searcher.lookup(asked, K, target_recall=target)  # loads the partitions
         cpu = time.process_time()
-        found = searcher.lookup(asked, K, target_recall=TARGET)
+        found = searcher.lookup(asked, K, target_recall=target)
     except QueryError as error:
-        return {**about, "target": TARGET, "recall": None, "error": str(error)}
+        return {**about, "target": target, "recall": None, "error": str(error)}
     took = (time.process_time() - cpu) * 1e6 / queries
     ids: Any = pa.array(found.ids.ravel(), pa.string())
     rows = pc.fill_null(pc.utf8_slice_codeunits(ids, start=-9).cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
-    return {**about, "target": TARGET, "recall": round(recall(rows.reshape(found.ids.shape), truth), 4), "us": round(took, 1)}
+    return {**about, "target": target, "recall": round(recall(rows.reshape(found.ids.shape), truth), 4), "us": round(took, 1)}
 
 
 def _ids(vectors: Path, rows: np.ndarray) -> list[str]:
@@ -119,7 +123,7 @@ def main() -> None:
             }
             print(json.dumps({"what": "build", **about, **taken[n]}), flush=True)
             if chosen.queries:
-                found = searched(folder, vectors, chosen.data, chosen.queries, fraction)
+                found = searched(folder, vectors, chosen.data, queries=chosen.queries, fraction=fraction)
                 print(json.dumps({"what": "search", **about, **found}), flush=True)
     small, large = min(taken), max(taken)
     ratio = {

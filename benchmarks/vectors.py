@@ -42,6 +42,11 @@ class Mixture:
 
     def blocks(self, n: int, stream: int = 0) -> Iterator[np.ndarray]:
         """What `draw` returns, in pieces of bounded size."""
+        for block, _ in self.labelled(n, stream):
+            yield block
+
+    def labelled(self, n: int, stream: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Pieces of what `draw` returns, each with the cluster of every vector, int64[rows]."""
         law = np.random.default_rng(self.seed)
         centres = law.normal(size=(self.clusters, self.dim))
         centres = (centres / np.linalg.norm(centres, axis=1, keepdims=True)).astype(np.float32)
@@ -54,7 +59,7 @@ class Mixture:
             block *= lengths[place, None]
             block += centres[place]
             block /= np.linalg.norm(block, axis=1, keepdims=True)
-            yield block
+            yield block, place
 
 
 def mixture(name: str, dim: int = 64) -> Mixture:

@@ -1,10 +1,10 @@
-"""What a Beam job is started with: its verb, its name, the runner of the configuration and the user's own Beam options."""
+"""What a Beam job is started with (its verb, name, runner and the user's own Beam options), and what it ended with."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from simpipe.config import Config
 from simpipe.config.runner import JobVerb, LocalRunner, Runner
@@ -25,6 +25,40 @@ class Job:
     name: str
     runner: Runner
     beam_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A distribution, as far as Beam keeps it."""
+
+    sum: int
+    count: int
+    min: int
+    max: int
+
+    def __add__(self, other: Spread) -> Spread:
+        low, high = min(self.min, other.min), max(self.max, other.max)
+        return Spread(self.sum + other.sum, self.count + other.count, low, high)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """The end of a job.
+
+    Attributes:
+      verb, name: of the job. id: the runner's own, where it gives one. state: the runner's, `DONE` where it went well.
+      seconds: from its submission to its end.
+      counters, distributions: over all steps, by name (see `simpipe.beam.metrics`); empty where the runner has none. They may
+        count what was tried twice: nothing is decided by them.
+    """
+
+    verb: JobVerb
+    name: str
+    id: str | None
+    state: str
+    seconds: float
+    counters: Mapping[str, int] = field(default_factory=dict)
+    distributions: Mapping[str, Spread] = field(default_factory=dict)
 
 
 def job_of(config: Config | None, verb: JobVerb, beam_args: Sequence[str] = (), *, name: str | None = None) -> Job:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,10 +14,17 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions, _BeamArgumentParser
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
+from simpipe.beam.dataflow import console_link, running_id, wait_for
+from simpipe.beam.failures import raised_in, told_by
+from simpipe.beam.metrics import read_metrics
 from simpipe.beam.runners import arguments_of
+from simpipe.config.runner import DataflowRunner
 from simpipe.errors import ConfigError, SimpipeError
-from simpipe.job import Job
+from simpipe.job import Job, JobResult
+from simpipe.progress import noting
+from simpipe.recording import note_job
 
+_LOG = "the runner's log"
 _MODE_CURE = "leave --direct_running_mode out: TensorFlow and the ANN libraries use every core from one process"
 
 
@@ -68,7 +75,7 @@ def check_options(job: Job) -> None:
         print(f"simpipe: Beam's SDK does not know {name}; it is passed on untouched", file=sys.stderr)
 
 
-def run_graph(build: Callable[[beam.Pipeline], Any], job: Job) -> None:
+def run_graph(build: Callable[[beam.Pipeline], Any], job: Job) -> JobResult:
     """Builds one graph, runs it and waits for its end.
 
     For the local runner the in-process `FnApiRunner` is used by name: `DirectRunner` first tries to download a binary,
@@ -77,6 +84,9 @@ def run_graph(build: Callable[[beam.Pipeline], Any], job: Job) -> None:
     Args:
       build: adds the transforms to a pipeline.
       job: where it runs, and under which name.
+
+    Returns:
+      How it ended, and its metrics; also noted in the summary of the run.
 
     Raises:
       SimpipeError: raised in a worker, or the job did not end well.
@@ -89,21 +99,59 @@ def run_graph(build: Callable[[beam.Pipeline], Any], job: Job) -> None:
     except (ValueError, ImportError) as error:
         raise ConfigError(f"Beam cannot start this runner: {str(error).splitlines()[0]}", "check what stands after --") from None
     build(pipeline)
+    started = time.monotonic()
+    result: Any = None
     try:
-        result = pipeline.run()
-        state = result.wait_until_finish()
+        result = _submit(pipeline)
+        with noting(lambda: _told(result)):
+            state = result.wait_until_finish() or "DONE"
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, SimpipeError):
-            cause = cause.__cause__
-        if cause is None and runner is not None:
+        failed = _ended(job, result, "FAILED", started)
+        note_job(failed)
+        if (raised := raised_in(error)) is not None:
+            raise raised from error
+        if runner is not None:
             raise
-        if cause is None:  # portable runners hand back text only
-            last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise SimpipeError(
-                f"job {job.name} failed: {last[:300]}", "see the runner's log; the step can be run again"
-            ) from error
-        # Runners append the name of the transform to the message; that is no help to a user.
-        raise type(cause)(re.sub(r" \[while running '[^']*'\]", "", cause.message), cause.cure) from error
-    if state is not None and state != "DONE":
-        raise SimpipeError(f"job {job.name} ended in state {state}", "see the runner's log")
+        name = f"{job.name} ({failed.id})" if failed.id else job.name
+        raise told_by(error, job=name, link=_link(job, failed.id)) from error
+    ended = _ended(job, result, state, started)
+    note_job(ended)
+    if state != "DONE":
+        raise SimpipeError(f"job {job.name} ended in state {state}", f"see {_link(job, ended.id) or _LOG}")
+    return ended
+
+
+def _submit(pipeline: beam.Pipeline) -> Any:
+    """Starts the job; where Dataflow runs one of this name already, once that has ended."""
+    try:
+        return pipeline.run()
+    except Exception as error:
+        running = running_id(error)
+        if running is None:
+            raise
+    client: Any = pipeline.runner
+    print(f"simpipe: a job of this name runs already, waiting for {running}", file=sys.stderr, flush=True)
+    wait_for(client.dataflow_client, running)
+    return pipeline.run()
+
+
+def _link(job: Job, job_id: str | None) -> str | None:
+    """Where the job is shown, if it has such a place."""
+    return console_link(job.runner, job_id) if isinstance(job.runner, DataflowRunner) and job_id else None
+
+
+def _ended(job: Job, result: Any, state: str, started: float) -> JobResult:
+    """`result`: None where the job failed before the runner gave one."""
+    seconds = round(time.monotonic() - started, 3)
+    if result is None:
+        return JobResult(job.verb, job.name, None, state, seconds)
+    # Dataflow tells its id by a method; portable runners keep theirs to themselves.
+    found = result.job_id() if hasattr(result, "job_id") else getattr(result, "_job_id", None)
+    return JobResult(job.verb, job.name, found, state, seconds, *read_metrics(result))
+
+
+def _told(result: Any) -> str:
+    """How far a running job is, where its runner says so."""
+    counters, _ = read_metrics(result)
+    parts = ((name, counters.get(f"{name}-items")) for name in ("in", "out"))
+    return ", ".join(f"{number:,} {name}" for name, number in parts if number is not None)

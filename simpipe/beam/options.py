@@ -11,7 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions, _BeamArgumentParser
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    DirectOptions,
+    PipelineOptions,
+    StandardOptions,
+    _BeamArgumentParser,
+)
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from simpipe.beam.dataflow import console_link, running_id, wait_for
@@ -45,6 +51,8 @@ def pipeline_options(beam_args: Sequence[str], *, job_name: str) -> PipelineOpti
     mode = options.view_as(DirectOptions).direct_running_mode
     if runner.rpartition(".")[2] == "DaskRunner":
         raise ConfigError("DaskRunner gives wrong results silently", "use the default runner, Flink, Spark or Dataflow")
+    if options.view_as(DebugOptions).lookup_experiment("data_buffer_time_limit_ms", "0") != "0":
+        raise ConfigError("the experiment data_buffer_time_limit_ms loses elements silently (Beam 2.77)", "leave it out")
     if mode == "multi_threading":
         raise ConfigError("direct_running_mode=multi_threading loses elements silently (Beam 2.77)", _MODE_CURE)
     if mode == "multi_processing":

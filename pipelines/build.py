@@ -5,7 +5,6 @@ python -m pipelines.build --config configs/digits.yaml
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +74,7 @@ def run(
     routed, built, stored = (read_summary(work / f"{name}.json") for name in ("route", "partitions", "store"))
     check_rejects(routed, max_share=config.build.rejects.max_share, step="build", folder=folder, field="build.rejects.max_share")
     if stored.counts.rejected:
-        shutil.rmtree(folder)
+        files.remove_folder(folder)
         raise _duplicates(config, stored)
     if groups is not None:
         _check_groups(groups, routed, folder=folder, source=str(plan.groups))
@@ -100,7 +99,7 @@ def run(
 
 def groups_folder(config: Config) -> Path | None:
     """The folder of `build.representatives`."""
-    return None if config.build.representatives is None else files.local(config.build.representatives).resolve()
+    return None if config.build.representatives is None else files.located(config.build.representatives).resolve()
 
 
 def _groups(config: Config) -> GroupsInfo | None:
@@ -124,7 +123,7 @@ def _check_groups(groups: GroupsInfo, routed: Any, *, folder: Path, source: str)
     represents = groups.counts["groups"] - sum(record["representatives"] for record in routed.records)
     if not excluded and not represents:
         return
-    shutil.rmtree(folder)
+    files.remove_folder(folder)
     raise ContractError(
         f"{source}: made from other items: {excluded:,} of {groups.excluded:,} near duplicates and {represents:,} of "
         f"{groups.counts['groups']:,} representatives are not among these embeddings",
@@ -191,12 +190,12 @@ def _finish(
     provenance: dict[str, Any],
 ) -> Manifest:
     """Lists every file with size and checksum, and writes the manifest, which makes the release exist."""
-    folder, work = Path(plan.folder), Path(plan.work)
+    folder, work = files.located(plan.folder), files.located(plan.work)
     router = files.read_json(work / PLAN_JSON)
     rows = [part["rows"] for part in parts if "partition" in part]
     written = [ROUTER_FILE, *_profile(plan, len(rows))]
     router["trained"] = trained(folder, rows=rows, items=items, target=config.search.target_recall)
-    shutil.rmtree(work)
+    files.remove_folder(work)
     # Workers computed the checksums of what they wrote.
     entries = [
         *(files.entry_of(folder / name, folder).to_json() for name in written),
@@ -237,13 +236,13 @@ def _profile(plan: BuildPlan, partitions: int) -> list[str]:
     Returns:
       Its file and those it was made from, with which a re-index measures only what it rebuilds; none without a profile.
     """
-    folder = Path(plan.folder)
+    folder = files.located(plan.folder)
     if not (folder / PROBE_FILE).exists():
         return []
     probe, paths = Probe.load(folder / PROBE_FILE), [measure_file(number) for number in range(partitions)]
     profile = make_profile([PartitionMeasure.load(folder / path) for path in paths], probe, targets=plan.profile.targets)
     if profile is None:
-        shutil.rmtree((folder / paths[0]).parent)
+        files.remove_folder((folder / paths[0]).parent)
         (folder / PROBE_FILE).unlink()
         return []
     profile.save(folder / PROFILE_JSON)

@@ -5,7 +5,6 @@ python -m pipelines.calibrate --config configs/digits.yaml
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import pyarrow as pa
 
 from pipelines.evaluate import EVALUATION_FILES
 from pipelines.queries import label_items, query_spec, run_queries, scratch
-from simpipe import releases
+from simpipe import files, releases
 from simpipe.calibration import Calibration, PairCounts, calibrate, targets_of
 from simpipe.calibration.by_group import group_cutpoints
 from simpipe.calibration.counts import LABEL, CalibrationCounts, CountSpec, matcher_key
@@ -85,7 +84,7 @@ def count(
         max_queries=settings.max_queries,
     )
     rejected = release.parent.parent / "calibrate"  # the root: a release holds only what it is made of
-    shutil.rmtree(rejected / "rejects", ignore_errors=True)
+    files.remove_folder(rejected / "rejects")
     work = scratch(release, "calibrate")
     labels, path = work / "labels.parquet", work / "counts.npz"
     # Without its own entry, an item that is alone with its label cannot be matched.
@@ -102,7 +101,7 @@ def count(
         folder=rejected,
     )
     counts = CalibrationCounts.load(path)
-    shutil.rmtree(work)
+    files.remove_folder(work)
     return counts
 
 

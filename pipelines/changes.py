@@ -5,7 +5,6 @@ Used by `simpipe reindex`; see docs/reindex.md.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ def run(
     work = begin_data_set(folder, manifest.release)
     units = open_units(config, present)
     about = about_embeddings(units, manifest)
-    plan = _plan(units, present, base=base, manifest=manifest, folder=folder, root=files.local(config.root))
+    plan = _plan(units, present, base=base, manifest=manifest, folder=folder, root=files.located(config.root))
 
     def find(pipeline: Any) -> None:
         _ = pipeline | "FindChanges" >> FindChanges(units, plan)
@@ -245,5 +244,5 @@ def _finish(folder: Path, info: EmbeddingsInfo, changes: ChangesInfo) -> Embeddi
             path.unlink()
     changes.save(folder)
     info.save(folder)
-    shutil.rmtree(folder / ".work", ignore_errors=True)
+    files.remove_folder(folder / ".work")
     return info

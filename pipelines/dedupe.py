@@ -5,7 +5,6 @@ python -m pipelines.dedupe --config configs/digits.yaml --distance 0.01
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,13 +70,13 @@ def run(
     Raises:
       ContractError: an item was lost, or two ids have one hash. RejectedError: too many items cannot be asked.
     """
-    shutil.rmtree(folder, ignore_errors=True)  # unfinished, or damaged
+    files.remove_folder(folder)  # unfinished, or damaged
     folder.mkdir(parents=True)
     work = scratch(release, "dedupe")
     try:
         info = _run(config, release, embeddings, folder, work, key=key, cutoff=cutoff, beam_args=beam_args, block=block)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        files.remove_folder(work)
     info.save(folder)
     return info
 

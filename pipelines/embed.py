@@ -5,7 +5,6 @@ python -m pipelines.embed --config configs/digits.yaml
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,7 +104,7 @@ def finish(
         provenance=provenance,
     )
     info.save(folder)
-    shutil.rmtree(folder / ".work", ignore_errors=True)
+    files.remove_folder(folder / ".work")
     return info
 
 

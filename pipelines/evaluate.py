@@ -5,7 +5,6 @@ python -m pipelines.evaluate --config configs/digits.yaml
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,7 +104,7 @@ def run(config: Config, *, release: Path, embeddings: Path, key: str, beam_args:
         )
         sums = EvaluationSums.load(work)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        files.remove_folder(work)
     classes = class_table(sums, items)
     record = {"asked": settings.queries, **metrics_record(sums, classes, manifest, worst=settings.worst)}
     if settings.one_shot is not None:
@@ -179,7 +178,7 @@ def latency(spec: QuerySpec, settings: EvaluateConfig, manifest: Manifest) -> di
     vectors = np.concatenate(taken)
     if not len(vectors):
         return None
-    searcher = Searcher(Path(spec.release), manifest)
+    searcher = Searcher(files.located(spec.release), manifest)
     return measure_latency(searcher, vectors, settings.k, setting=spec.setting, block=spec.block)
 
 

@@ -5,7 +5,6 @@ Used by `simpipe reindex`; see docs/reindex.md.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,7 @@ def run(
         counts={"read": written, "written": written, "rejected": 0},
         provenance={"base": manifest.release, **made_from},
     )
-    shutil.rmtree(folder / ".work")
+    files.remove_folder(folder / ".work")
     result.save(folder)
     return result
 

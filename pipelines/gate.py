@@ -42,7 +42,7 @@ def run(
       ConfigError: the file of canary queries is missing or malformed.
     """
     gates = config.gates
-    canaries = load_canaries(files.local(gates.canaries.path)) if gates.canaries else None
+    canaries = load_canaries(files.located(gates.canaries.path)) if gates.canaries else None
     theirs = None
     if live is not None:
         try:
@@ -60,7 +60,7 @@ def run(
 def gate_key(config: Config, manifest: Manifest, live: Manifest | None) -> str:
     """What a verdict depends on: code, limits, canary queries, what is in the release, and what is live."""
     gates = config.gates
-    path = files.local(gates.canaries.path) if gates.canaries else None
+    path = files.located(gates.canaries.path) if gates.canaries else None
     return files.digest(
         {
             "step": "gate",

@@ -28,7 +28,7 @@ class LineKeys:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.root = files.local(config.root)
+        self.root = files.located(config.root)
 
     @property
     def has_encoder(self) -> bool:
@@ -60,7 +60,7 @@ class LineKeys:
         seen = [[shard.sha256 for shard in info.splits["train"].shards], info.train_classes, info.input.model_dump(mode="json")]
         config = dump(self.config.train)
         if config["start_from"] is not None:  # which encoder it is, not where it lies
-            config["start_from"] = EncoderInfo.load(files.local(config["start_from"])).fingerprint
+            config["start_from"] = EncoderInfo.load(files.located(config["start_from"])).fingerprint
         key = self._key("train", examples=seen, config=config, seed=self.config.seed)
         return self.root / "encoders" / key[:12], key
 
@@ -88,7 +88,7 @@ class LineKeys:
         inputs = [[file.path, file.sha256] for file in info.files]
         settings = dump(config.build)
         if settings["representatives"] is not None:  # which groups they are, not where they lie
-            path = files.local(settings["representatives"]) / DEDUPE_JSON
+            path = files.located(settings["representatives"]) / DEDUPE_JSON
             settings["representatives"] = files.digest(files.read_json(path))
         build = self._key("build", embeddings=inputs, config=settings, seed=config.seed)
         settings = dump(config.calibrate)

@@ -5,7 +5,6 @@ simpipe lookup --root runs/digits --queries queries.parquet --out neighbors.parq
 
 from __future__ import annotations
 
-import glob
 import json
 import math
 import shutil
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from pipelines.queries import partitions_of, run_planned, scratch
 from simpipe import files
 from simpipe.config import Config
+from simpipe.data.sources.listing import matching
 from simpipe.errors import ConfigError, ContractError, IncompatibleError, QueryError, RejectedError
 from simpipe.index.query import QuerySpec, plan_job
 from simpipe.index.searcher import Searcher, open_release
@@ -47,11 +47,11 @@ def query_files(where: str) -> tuple[str, ...]:
     Raises:
       ConfigError: there are none.
     """
-    path = files.local(where)
+    path = files.located(where)
     if path.is_dir():
         found = sorted(str(each) for each in path.rglob("*.parquet") if not each.name.startswith((".", "_")))
     else:
-        found = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))
+        found = [str(path)] if path.exists() else [str(each) for each in matching(path)]
     if not found:
         raise ConfigError(f"--queries {where}: no Parquet files", "name a file, a folder or a pattern such as 'q/*.parquet'")
     return tuple(found)
@@ -91,7 +91,7 @@ def run(
     verb = "lookup" if table.kind == "neighbors" else "match"
     job = job_of(config, verb, beam_args, name=release)
     check_options(job)
-    target, single = files.local(out.rstrip("/")), out.endswith(".parquet")
+    target, single = files.located(out.rstrip("/")), out.endswith(".parquet")
     paths = query_files(queries)
     _check_out(target, single, paths)
     if k < 1:
@@ -103,9 +103,9 @@ def run(
         searcher.rules.rule(table.matcher).limit(table.cutpoint)  # before the search
         k = searcher.rules.depth
     work = scratch(target, "queries")
-    spec = QuerySpec(_folder_of(root, searcher), paths, k, exact=exact, block=_BLOCK, setting=setting, work=str(work))
+    spec = QuerySpec(str(searcher.folder), paths, k, exact=exact, block=_BLOCK, setting=setting, work=str(work))
     partitions = partitions_of(searcher.manifest)
-    rejects = Path(f"{target}.rejects.jsonl") if single else target / "_rejects.jsonl"
+    rejects = files.located(f"{target}.rejects.jsonl") if single else target / "_rejects.jsonl"
     try:
         plan = plan_job(spec, partitions, dim=searcher.dim)
         if not plan.rows:
@@ -131,14 +131,14 @@ def run(
             about |= {"queries": counts.read, "answered": counts.written, "rejected": counts.rejected}
             move_answers(work, plan.chunks, table, target, about)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        files.remove_folder(work)
     return FileAnswers(searcher.manifest.release, counts, target, rejects if counts.rejected else None)
 
 
 def _check_out(target: Path, single: bool, paths: Sequence[str]) -> None:
     if single and target.is_dir():
         raise ConfigError(f"--out {target}: is a folder", "name a file, or a folder without `.parquet` at its end")
-    if single and str(target.resolve()) in {str(Path(path).resolve()) for path in paths}:
+    if single and str(target.resolve()) in {str(files.located(path).resolve()) for path in paths}:
         raise ConfigError(f"--out {target}: is one of the query files", "name another file")
     if not single and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ContractError(f"--out {target}: is there already, and no empty folder", "name a new folder")
@@ -149,7 +149,7 @@ def _check_encoder(searcher: Searcher, paths: Sequence[str]) -> None:
     """Embeddings data sets say which encoder made them; other files are taken at their word."""
     for path in paths:
         try:
-            about = (pq.read_schema(path).metadata or {}).get(b"simpipe")
+            about = (pq.read_schema(files.located(path)).metadata or {}).get(b"simpipe")
         except (pa.ArrowException, OSError):  # named when the job is planned
             continue
         try:
@@ -160,14 +160,6 @@ def _check_encoder(searcher: Searcher, paths: Sequence[str]) -> None:
             searcher.check_encoder(encoder)
         except IncompatibleError as error:
             raise IncompatibleError(f"{path}: {error.message}", error.cure) from None
-
-
-def _folder_of(root: str, searcher: Searcher) -> str:
-    """What workers open: they fetch from object storage for themselves."""
-    name = searcher.manifest.release
-    if not root.startswith("gs://"):
-        return str(searcher.folder)
-    return root if root.rstrip("/").endswith(name) else f"{root.rstrip('/')}/releases/{name}"
 
 
 def _join_rejects(parts: Path, out: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 def scratch(release: Path, step: str) -> Path:
     """An empty work folder beside the release; what a killed run left there goes."""
     work = release.parent / f".work-{release.name}-{step}"
-    shutil.rmtree(work, ignore_errors=True)
+    files.remove_folder(work)
     work.mkdir()
     return work
 
@@ -148,8 +147,8 @@ def run_queries(
     from simpipe.beam.io import check_rejects
     from simpipe.beam.query import ANSWERED_JSON, CountAnswers, QueryRelease
 
-    lease = take_lease(Path(spec.release))  # workers take their own; this one spans them all, and the work folder
-    work = scratch(Path(spec.release), f"{verb}-queries") if not spec.work else Path(spec.work)
+    lease = take_lease(files.located(spec.release))  # workers take their own; this one spans them all, and the work folder
+    work = scratch(files.located(spec.release), f"{verb}-queries") if not spec.work else files.located(spec.work)
     spec = replace(spec, work=str(work))
     partitions = partitions_of(manifest)
     plan = plan_job(spec, partitions, dim=manifest.dim)
@@ -162,15 +161,15 @@ def run_queries(
     job = job_of(config, verb, beam_args, name=config.name if config else manifest.release)
     try:
         prepared = run_planned(plan, graph, job, work=work)
-        folder = folder or Path(spec.release).parent.parent / verb
-        shutil.rmtree(folder / "rejects", ignore_errors=True)
+        folder = folder or files.located(spec.release).parent.parent / verb
+        files.remove_folder(folder / "rejects")
         if (work / "rejects").is_dir():
-            shutil.copytree(work / "rejects", folder / "rejects")
+            files.copy_folder(work / "rejects", folder / "rejects")
         limit = rejects or RejectLimit(max_share=1.0)
         check_rejects(prepared, max_share=limit.max_share, step=verb, folder=folder, field=f"{verb}.rejects.max_share")
         return prepared.counts
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        files.remove_folder(work)
         if lease is not None:
             lease.close()
 

@@ -5,7 +5,6 @@ Run by `simpipe reindex`; see pipelines/reindex.py.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,7 +74,7 @@ def run(
     job = _Rebuild(config, base, manifest, delta, info, changes, folder, tuple(beam_args))
     parts = job.run() if changes.items.any else job.carry_all()
     if isinstance(parts, RetrainNeeded):
-        shutil.rmtree(folder)
+        files.remove_folder(folder)
         return parts
     items = reconcile(manifest, parts, folder)
     # A profile that could not be put together again does not go with these partitions.
@@ -84,7 +83,7 @@ def run(
         config, manifest, folder, parts, key=key, items=items, embeddings=info.key, changes=changes,
         unlisted=unlisted,
     )  # fmt: skip
-    shutil.rmtree(work)
+    files.remove_folder(work)
     made.save(folder)
     (folder / releases.BUILD_JSON).unlink(missing_ok=True)
     return folder, made
@@ -227,7 +226,7 @@ class _Rebuild:
     def _check_duplicates(self, records: Sequence[dict[str, Any]]) -> None:
         duplicates = duplicates_of(records)
         if duplicates:
-            shutil.rmtree(self.folder)
+            files.remove_folder(self.folder)
             raise DuplicateIdError(
                 f"{len(duplicates)} rows have the id of another one\n  " + "\n  ".join(each.reason for each in duplicates[:5]),
                 "give every item an id of its own, or drop the repeated rows",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import platform
 import re
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -84,7 +83,7 @@ def run(config: Config, *, folder: Path, key: str, beam_args: Sequence[str] = ()
     info = _describe(config, source, key, rules, parts)
     info.provenance["source"] = fingerprint
     info.save(folder)
-    shutil.rmtree(work)
+    files.remove_folder(work)
     return info
 
 
@@ -108,8 +107,8 @@ def _prepare(folder: Path, key: str) -> Path:
     note = work / "key.json"
     (folder / DATASET_JSON).unlink(missing_ok=True)
     if not note.exists() or files.read_json(note) != key:
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(folder / "rejects", ignore_errors=True)
+        files.remove_folder(work)
+        files.remove_folder(folder / "rejects")
         for path in folder.glob("*.tfrecord*"):
             if _SHARD_FILE.fullmatch(path.name):
                 path.unlink()

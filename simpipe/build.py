@@ -64,7 +64,7 @@ class BuildPlan:
         """
         if self.groups is None:
             return None
-        folder = Path(self.groups)
+        folder = files.located(self.groups)
         return Members.load(folder, GroupsInfo.load(folder))
 
     def route_into(self, partitions: int) -> RouteSpec:
@@ -77,7 +77,7 @@ class BuildPlan:
         Raises:
           ContractError: it was altered since it was written.
         """
-        path = Path((*self.files, *self.query_files)[number])
+        path = files.located((*self.files, *self.query_files)[number])
         size, sha256 = self.checksums[number]
         files.verify(path, files.FileEntry(path.name, size, sha256))
         return path
@@ -85,7 +85,7 @@ class BuildPlan:
     def grouped(self, kind: str) -> list[Path]:
         """The grouped files of one kind: `route`, `store`, or `query`."""
         first, count = (len(self.files), len(self.query_files)) if kind == "query" else (0, len(self.files))
-        return [Path(self.work) / f"{kind}-{number:05d}.arrow" for number in range(first, first + count)]
+        return [files.located(self.work) / f"{kind}-{number:05d}.arrow" for number in range(first, first + count)]
 
 
 def build_one_partition(plan: BuildPlan, number: int, *, partitions: int) -> dict[str, Any]:
@@ -99,9 +99,9 @@ def build_one_partition(plan: BuildPlan, number: int, *, partitions: int) -> dic
     Raises:
       ConfigError: the partition takes more memory than a worker may use.
     """
-    folder = Path(plan.folder) / partition_folder(number)
-    measure = Path(plan.folder) / measure_file(number)
-    probe = Probe.load(path) if (path := Path(plan.folder) / PROBE_FILE).exists() else None
+    folder = files.located(plan.folder) / partition_folder(number)
+    measure = files.located(plan.folder) / measure_file(number)
+    probe = Probe.load(path) if (path := files.located(plan.folder) / PROBE_FILE).exists() else None
     if folder.is_dir() and (probe is None or measure.exists()):
         return partition_record(folder)
     table = read_group(plan.grouped("route"), number, partitions)
@@ -152,16 +152,20 @@ def build_one_store_file(plan: BuildPlan, number: int) -> tuple[dict[str, Any], 
     if table is None:
         table = _empty_store()
     query_ids = read_group(plan.grouped("query"), number, of) if plan.query_files else None
-    path = Path(plan.folder) / name
+    path = files.located(plan.folder) / name
     sources = [Path(file).name for file in (*plan.files, *plan.query_files)]
     rows, duplicates = write_store_file(table, path, sources=sources, query_ids=query_ids)
     if duplicates:
         return {"path": name, "rows": rows, "files": []}, duplicates
     written = [path]
     if "digest" in table.column_names:
-        written.append(Path(plan.folder) / digests_file(number, of))
+        written.append(files.located(plan.folder) / digests_file(number, of))
         write_digests(table, written[-1])
-    return {"path": name, "rows": rows, "files": [files.entry_of(file, Path(plan.folder)).to_json() for file in written]}, []
+    return {
+        "path": name,
+        "rows": rows,
+        "files": [files.entry_of(file, files.located(plan.folder)).to_json() for file in written],
+    }, []
 
 
 def _empty_store() -> pa.Table:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,12 +40,12 @@ def start_build(plan: BuildPlan, sample: pa.Table, queries: pa.Table, values: Ma
     sample = sample.sort_by("id")
     vectors = vectors_of(sample)
     router, about = _router(plan, vectors, values)
-    router.save(Path(plan.folder) / ROUTER_FILE)
-    files.write_json(Path(plan.work) / PLAN_JSON, about)
+    router.save(files.located(plan.folder) / ROUTER_FILE)
+    files.write_json(files.located(plan.work) / PLAN_JSON, about)
     if plan.profile.queries and plan.items > 1:
         probe = _probe(plan, router, sample, queries)
         if probe is not None:
-            probe.save(Path(plan.folder) / PROBE_FILE)
+            probe.save(files.located(plan.folder) / PROBE_FILE)
     return router.partitions
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from simpipe import files
 from simpipe.arrays import load_array
-from simpipe.grouped import GroupedWriter, read_group
+from simpipe.grouped import GroupedWriter, read_group, writing
 
 EDGES = pa.schema([("node", pa.uint64()), ("other", pa.uint64())])
 Spread = Callable[[Callable[[int], int], int], list[int]]
@@ -94,11 +95,11 @@ def components_in_rounds(
         large = functools.partial(_large_star, given=names["turned"], low=names["low"], out=names["large"], **shared)
         moved = sum(spread(large, buckets))
         for path in (*old, *names["small"], *names["turned"]):
-            Path(path).unlink()
-        result = [Path(f"{name}.npy") for name in names["low"]]
+            files.located(path).unlink()
+        result = [files.located(f"{name}.npy") for name in names["low"]]
         if not several and not moved:  # every node has one edge, to a node that has none: stars
             for path in names["large"]:
-                Path(path).unlink()
+                files.located(path).unlink()
             return result
         for path in result:
             path.unlink()
@@ -107,7 +108,7 @@ def components_in_rounds(
 
 def _stream(paths: Sequence[str], bucket: int, buckets: int, block: int) -> Iterator[np.ndarray]:
     """Blocks of a bucket's edges: uint64[m, 2]. The files are mapped, not read as a whole."""
-    table = read_group([Path(path) for path in paths], bucket, buckets)
+    table = read_group([files.located(path) for path in paths], bucket, buckets)
     if table is None:
         return
     for first in range(0, len(table), block):
@@ -150,7 +151,7 @@ def _small_star(bucket: int, *, given: Sequence[str], out: Sequence[str], bucket
             yield edges[edges[:, 0] > edges[:, 1]]
 
     nodes, low, _ = _ends(parts())
-    with GroupedWriter(Path(out[bucket]), EDGES, buckets) as writer:
+    with writing(files.located(out[bucket]), EDGES, buckets) as writer:
         for edges in parts():
             smallest = low[find_in(nodes, edges[:, 0])]
             node = np.where(edges[:, 1] == smallest, edges[:, 0], edges[:, 1])
@@ -165,8 +166,9 @@ def _lowest(bucket: int, *, given: Sequence[str], low: Sequence[str], out: Seque
       How many nodes have several smaller neighbors.
     """
     nodes, lowest, highest = _ends(_stream(given, bucket, buckets, block))
-    np.save(f"{low[bucket]}.npy", np.stack([nodes, lowest], axis=1))
-    with GroupedWriter(Path(out[bucket]), EDGES, buckets) as writer:
+    with files.replacing(files.located(f"{low[bucket]}.npy"), flush=False) as temporary:
+        np.save(temporary, np.stack([nodes, lowest], axis=1))
+    with writing(files.located(out[bucket]), EDGES, buckets) as writer:
         for edges in _stream(given, bucket, buckets, block):
             _write(writer, edges, 1, buckets)
     return int((lowest != highest).sum())
@@ -178,9 +180,9 @@ def _large_star(bucket: int, *, given: Sequence[str], low: Sequence[str], out: S
     Returns:
       How many edges that concerns.
     """
-    known = load_array(f"{low[bucket]}.npy")
+    known = load_array(files.located(f"{low[bucket]}.npy"))
     moved = 0
-    with GroupedWriter(Path(out[bucket]), EDGES, buckets) as writer:
+    with writing(files.located(out[bucket]), EDGES, buckets) as writer:
         for edges in _stream(given, bucket, buckets, block):
             place = find_in(known[:, 0], edges[:, 1])
             there = place >= 0

@@ -7,6 +7,7 @@ bounded by a block of pairs or a bucket of members at any number of items.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from simpipe.arrays import load_array
 from simpipe.arrow import pc
 from simpipe.components import Spread, bucket_of_key, components_in_rounds, find_in, one_by_one
 from simpipe.errors import ContractError
-from simpipe.grouped import GroupedWriter, read_group
+from simpipe.grouped import read_group, writing
 from simpipe.groups import SCHEMA, GroupsFile, groups_file
 from simpipe.ids import bucket_of, hash_ids
 from simpipe.index.answers import Answer
@@ -67,7 +68,11 @@ def near_pairs(answer: Answer, cutoff: float) -> NearPairs:
 def write_pairs(path: Path, tables: Sequence[pa.Table]) -> int:
     """Writes pairs as an Arrow file; returns how many."""
     table = pa.concat_tables(tables).combine_chunks()
-    with files.replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, PAIRS) as writer:
+    with (
+        files.replacing(path) as temporary,
+        pa.OSFile(os.fspath(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, PAIRS) as writer,
+    ):
         writer.write_table(table)
     return len(table)
 
@@ -124,7 +129,7 @@ def group_items(
 
 
 def _read_pairs(path: Path) -> Iterator[pa.RecordBatch]:
-    with pa.memory_map(str(path)) as source:
+    with pa.memory_map(os.fspath(path)) as source:
         reader = pa.ipc.open_file(source)
         yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
 
@@ -137,7 +142,7 @@ def _group_pairs(sources: Sequence[Path], path: Path, buckets: int, block: int) 
         both = pa.concat_tables([table, table.select([1, 0, 2]).rename_columns(PAIRS.names)])
         writer.write(both, bucket_of_key(both.column("node").to_numpy(), buckets))
 
-    with GroupedWriter(path, PAIRS, buckets) as writer:
+    with writing(path, PAIRS, buckets) as writer:
         held: list[pa.RecordBatch] = []
         for source in sources:
             for batch in _read_pairs(source):
@@ -156,7 +161,7 @@ def _group_ids(pairs: Path, store: Sequence[Path], path: Path, buckets: int) -> 
         nodes = np.unique(_group([pairs], bucket, buckets, PAIRS).column("node").to_numpy())
         sieve[nodes >> shift] = True
         members += len(nodes)
-    with GroupedWriter(path, _IDS, buckets) as writer:
+    with writing(path, _IDS, buckets) as writer:
         for name in store:
             with pq.ParquetFile(name) as file:
                 for batch in file.iter_batches(batch_size=_BATCH, columns=["id"]):
@@ -187,12 +192,12 @@ def _root_members(bucket: int, *, work: Path, forest: Sequence[str], buckets: in
     nodes, first = np.unique(node, return_index=True)
     nearest = np.minimum.reduceat(distance, first) if len(first) else distance
     root = nodes.copy()
-    away = load_array(forest[bucket])
+    away = load_array(files.located(forest[bucket]))
     root[find_in(nodes, away[:, 0])] = away[:, 1]
     names, place = _names_of(nodes, _group([work / "ids.arrow"], bucket, buckets, _IDS))
     _check_once(names, np.bincount(place, minlength=len(nodes)), place)
     table = pa.table([root[place], names, nearest[place]], schema=_ROOTED)
-    with GroupedWriter(work / f"rooted-{bucket:05d}.arrow", _ROOTED, buckets) as writer:
+    with writing(work / f"rooted-{bucket:05d}.arrow", _ROOTED, buckets) as writer:
         writer.write(table, bucket_of_key(root[place], buckets))
     return int((~again & (node > other)).sum())
 
@@ -231,7 +236,7 @@ def _name_groups(bucket: int, *, work: Path, buckets: int, count: int) -> int:
     first, group = _runs(table.column("root"))
     names = table.column("id").take(pa.array(first)).take(pa.array(group))
     named = pa.table([names, table.column("id"), table.column("distance")], schema=_NAMED)
-    with GroupedWriter(work / f"named-{bucket:05d}.arrow", _NAMED, count) as writer:
+    with writing(work / f"named-{bucket:05d}.arrow", _NAMED, count) as writer:
         writer.write(named, bucket_of(names, count))
     return len(first)
 

@@ -6,18 +6,23 @@ batch b * groups + g, and memory is bounded by a block when writing and by a gro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+from simpipe import files
+from simpipe.gs_path import GsPath
 
 
 class GroupedWriter:
     """Writes blocks of rows, each grouped by a number in [0, groups)."""
 
     def __init__(self, path: Path, schema: pa.Schema, groups: int) -> None:
-        self._sink = pa.OSFile(str(path), "wb")
+        self._sink = pa.OSFile(os.fspath(path), "wb")
         self._writer = pa.ipc.new_file(self._sink, schema)
         self._schema = schema
         self._groups = groups
@@ -47,15 +52,21 @@ class GroupedWriter:
         self.close()
 
 
+@contextlib.contextmanager
+def writing(path: Path, schema: pa.Schema, groups: int) -> Iterator[GroupedWriter]:
+    """A writer of a scratch file that appears complete, local or on `gs://`."""
+    with files.replacing(path, flush=False) as temporary, GroupedWriter(temporary, schema, groups) as writer:
+        yield writer
+
+
 def read_group(paths: Sequence[Path], group: int, groups: int) -> pa.Table | None:
     """All rows of one group, in the order of `paths` and of the blocks in them; None if every file is empty."""
     batches = []
     schema: pa.Schema | None = None
     for path in paths:
-        if path.stat().st_size == 0:  # a source without rows
-            continue
-        with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source)
+        with _opened(path) as reader:
+            if reader is None:
+                continue
             schema = reader.schema
             batches += [reader.get_batch(i) for i in range(group, reader.num_record_batches, groups)]
     if schema is None:
@@ -67,10 +78,24 @@ def count_groups(paths: Sequence[Path], groups: int) -> np.ndarray:
     """Rows of each group over all files: int64[groups]."""
     counts = np.zeros(groups, np.int64)
     for path in paths:
-        if path.stat().st_size == 0:
-            continue
-        with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source)
+        with _opened(path) as reader:
+            if reader is None:
+                continue
             rows = [reader.get_batch(number).num_rows for number in range(reader.num_record_batches)]
         counts += np.array(rows, np.int64).reshape(-1, groups).sum(axis=0)
     return counts
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pa.RecordBatchFileReader | None]:
+    """A reader of a grouped file, mapped, or read by ranges where it is an object without a local copy; None without rows."""
+    kept = path.kept() if isinstance(path, GsPath) else path
+    if kept is None:
+        assert isinstance(path, GsPath)
+        with path.ranges() as raw:
+            yield pa.ipc.open_file(pa.PythonFile(raw, "r")) if raw.size else None
+    elif kept.stat().st_size == 0:  # a source without rows
+        yield None
+    else:
+        with pa.memory_map(os.fspath(kept)) as source:
+            yield pa.ipc.open_file(source)

@@ -1,16 +1,21 @@
 """Leases: who reads a release holds a shared lock on `ROOT/.leases/RELEASE`, and `prune` leaves a locked release alone.
 
 A lock goes with its process, so a kill leaves none. Whoever takes a lease looks afterwards whether the release is still
-there: from then on it stays.
+there: from then on it stays. On `gs://` leases are objects that are renewed, see `simpipe.gcs_locks`.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+
+from simpipe import gcs_locks
+from simpipe.gs_path import GsPath
 
 LEASES = ".leases"
 RELEASES = "releases"
@@ -19,15 +24,17 @@ RELEASES = "releases"
 class Lease:
     """A lock on a release, until it is closed or nobody refers to it any more. Forked processes hold it as well."""
 
-    def __init__(self, descriptor: int, path: Path) -> None:
+    def __init__(self, close: Callable[[], None], path: Path) -> None:
         self.path = path
-        self._close = weakref.finalize(self, os.close, descriptor)
+        self._close = weakref.finalize(self, close)
 
     def close(self) -> None:
         self._close()
 
     def remove_file(self) -> None:
         """Removes the lock's file, of a release that is gone; only the holder of an exclusive lease may."""
+        if isinstance(self.path, GsPath):
+            return  # it goes when it is closed
         self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Lease:
@@ -48,6 +55,10 @@ def take_lease(folder: Path) -> Lease | None:
       None where there can be none: a folder that is not under a root's `releases`, or where nothing may be written.
     """
     folder = folder.resolve()
+    if isinstance(folder, GsPath):
+        if folder.parent.name != RELEASES:
+            return None
+        return _held(lease_path(folder.parent.parent, folder.name), gcs_locks.take_shared)
     return _lock(lease_path(folder.parent.parent, folder.name), fcntl.LOCK_SH) if folder.parent.name == RELEASES else None
 
 
@@ -58,8 +69,16 @@ def take_exclusive(root: Path, release: str) -> Lease | None:
       OSError: the lock's file cannot be made.
     """
     path = lease_path(root, release)
+    if isinstance(path, GsPath):
+        return _held(path, gcs_locks.take_exclusive)
     path.parent.mkdir(parents=True, exist_ok=True)
     return _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _held(path: Path, take: Callable[[GsPath], gcs_locks.Held | None]) -> Lease | None:
+    assert isinstance(path, GsPath)
+    held = take(path)
+    return None if held is None else Lease(held.release, path)
 
 
 def _lock(path: Path, kind: int) -> Lease | None:
@@ -68,7 +87,7 @@ def _lock(path: Path, kind: int) -> Lease | None:
             descriptor = _open(path)
         except OSError:  # nothing may be written here
             return None
-        lease = Lease(descriptor, path)
+        lease = Lease(functools.partial(os.close, descriptor), path)
         try:
             fcntl.flock(descriptor, kind)
             ours, there = os.fstat(descriptor), os.stat(path)

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from simpipe import files
-from simpipe.errors import ReleaseError
+from simpipe.errors import ContractError, ReleaseError
 
 MANIFEST_JSON = "manifest.json"
 FORMAT_VERSION = 2
@@ -102,12 +102,16 @@ class Manifest(_Record):
           ReleaseError: it is missing (an unfinished release), malformed, of another version or of another release.
         """
         path = folder / MANIFEST_JSON
-        if not path.exists():
+        try:
+            data = files.read_json(path)
+        except ContractError:
+            if path.exists():
+                raise
             raise ReleaseError(
                 f"{folder}: no {MANIFEST_JSON}: the release is unfinished or does not exist", "run `simpipe build`"
-            )
+            ) from None
         try:
-            manifest = cls.model_validate(files.read_json(path))
+            manifest = cls.model_validate(data)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,7 +112,7 @@ def _partition(index: MemoryIndex, folder: Path) -> dict[str, Any]:
     target = folder / partition_folder(0)
     # An HNSW graph differs from build to build, and the one in memory was calibrated: neither built anew nor taken from
     # a save that was killed.
-    shutil.rmtree(target, ignore_errors=True)
+    files.remove_folder(target)
     return write_partition(index.partition(0), target)
 
 
@@ -156,7 +155,7 @@ def _remove_older(root: Path) -> None:
                 with lease:
                     gone = folder.with_name(f"{files.TMP_PREFIX}{folder.name}")
                     folder.rename(gone)  # first: nobody opens half a release
-                    shutil.rmtree(gone)
+                    files.remove_folder(gone)
                     lease.remove_file()
 
 

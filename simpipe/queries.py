@@ -103,12 +103,12 @@ def _by_image(root: Path, searcher: Searcher, paths: list[str], encoder: str | N
     if encoder is None and own.folder is None:
         made = "ready-made vectors" if own.fingerprint == NO_ENCODER else "vectors of a model that was not saved with it"
         raise IncompatibleError(f"release {searcher.manifest.release} holds {made}", "ask with --vectors or --id")
-    folder = files.local(encoder) if encoder is not None else files.inside(root, str(own.folder))
+    folder = files.located(encoder) if encoder is not None else files.inside(root, str(own.folder))
     about = EncoderInfo.load(folder)
     searcher.check_encoder(about.fingerprint)  # before the model is loaded: the answer would be nonsense
     if not about.input.is_picture:
         raise QueryError(f"encoder {about.fingerprint[:12]} reads {about.input.name}, no pictures", "ask with --vectors or --id")
-    inputs = np.stack([_image(Path(path), about.input) for path in paths])
+    inputs = np.stack([_image(files.located(path), about.input) for path in paths])
     model, _ = load_model(folder)
     check_canaries(searcher, model)
     return Queries(paths, np.asarray(model(inputs, training=False), np.float32), [None] * len(paths))

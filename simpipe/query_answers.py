@@ -127,7 +127,7 @@ def move_answers(work: Path, chunks: int, table: AnswerTable, out: Path, about: 
     listed = []
     for chunk in range(chunks):
         path = out / f"{table.kind}-{chunk:05d}-of-{chunks:05d}.parquet"
-        part_path(work, chunk).replace(path)
+        files.move_file(part_path(work, chunk), path)
         rows = pq.read_metadata(path).num_rows
         listed.append({**files.entry_of(path, out).to_json(), "rows": rows})
     files.write_json(out / ANSWERS_JSON, {**about, "kind": table.kind, "files": listed})

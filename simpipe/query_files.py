@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from simpipe import files
 from simpipe.arrow import pc
 from simpipe.errors import ConfigError, QueryError
 from simpipe.index.distance import bad_rows
@@ -131,7 +132,7 @@ def _names(paths: Sequence[str]) -> list[str]:
 def _groups(path: str, columns: Sequence[str]) -> list[int]:
     """Rows of each row group, after a look at the schema."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(files.located(path)) as file:
             schema, about = file.schema_arrow, file.metadata
     except (pa.ArrowException, OSError) as error:
         raise QueryError(f"{path}: cannot be read as Parquet ({error})", "give Parquet files of queries") from None
@@ -172,7 +173,7 @@ def read_tables(source: Source, columns: Sequence[str]) -> Iterator[tuple[pa.Tab
     Raises:
       QueryError: the file is damaged, or has null among lists of fixed size, which Arrow cannot read.
     """
-    with pq.ParquetFile(source.path) as file:
+    with pq.ParquetFile(files.located(source.path)) as file:
         wanted = list(dict.fromkeys(name for name in (*_OWN, *columns) if name in file.schema_arrow.names))
         batches = file.iter_batches(batch_size=_READ_ROWS, row_groups=list(source.groups), columns=wanted)
         left = iter(source.chunks)

@@ -46,7 +46,7 @@ def facts_to_judge(gates: GatesConfig, root: Path, folder: Path, manifest: Manif
             sample = _sample(gates, folder, manifest, fetch)
         if damage is None and canaries is not None and gates.canaries is not None:
             searcher = Searcher(folder, manifest, fetch=fetch)
-            answers = ask(canaries, searcher, root=root, folder=files.local(gates.canaries.path).parent)
+            answers = ask(canaries, searcher, root=root, folder=files.located(gates.canaries.path).parent)
     except SimpipeError as error:
         damage = damage or error.message
     return _about(manifest, _rejected(root, manifest), metrics, cutpoints, damage=damage, sample=sample, canaries=answers)

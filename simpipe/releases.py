@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from simpipe import files, remote, storage, tags
+from simpipe import files, tags
 from simpipe.errors import ContractError, ReleaseError
 from simpipe.leases import Lease, take_lease
 from simpipe.manifest import MANIFEST_JSON, Manifest, ManifestFile
@@ -19,6 +20,7 @@ BUILD_JSON = "build.json"
 PUBLISHED = "PUBLISHED"
 PRUNED = "PRUNED"
 NEEDED_STEPS = ("calibrate", "evaluate")
+_THREADS = 16
 _MOVES = 100  # how often the pointer may move while the live release is opened
 
 
@@ -52,7 +54,7 @@ def _new_folder(parent: Path, build_key: str) -> Path:
     for number in range(1000):
         folder = parent / (stem if number == 0 else f"{stem}-{number}")
         with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
+            files.make_folder(folder)
             return folder
     raise ReleaseError(f"{parent / stem}: cannot make a new release folder", "remove stale folders")
 
@@ -112,8 +114,8 @@ def find_by_steps(root: Path, steps: dict[str, str]) -> tuple[Path, Manifest] | 
 
 def looks_whole(folder: Path, manifest: Manifest) -> bool:
     """Whether every file of a release is there with its size; checksums are left to `verify_release`."""
-    paths = ((resolve(folder, entry), entry.size) for entry in manifest.files)
-    return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+    there = {base: files.tree(base) for base in {_base(folder, entry) for entry in manifest.files}}
+    return all(there[_base(folder, entry)].get(PurePosixPath(entry.path).as_posix()) == entry.size for entry in manifest.files)
 
 
 def open_for_change(folder: Path, manifest: Manifest, step: str) -> tuple[Path, Manifest]:
@@ -157,19 +159,25 @@ def drop_files(folder: Path, manifest: Manifest, paths: list[str], steps: list[s
 
 def resolve(folder: Path, entry: ManifestFile) -> Path:
     """Where a listed file lies: in this release or in the one it is carried over from."""
-    base = files.inside(folder.parent, entry.release) if entry.release else folder
-    return files.inside(base, entry.path)
+    return files.inside(_base(folder, entry), entry.path)
 
 
-def verify_file(folder: Path, entry: ManifestFile) -> Path:
+def _base(folder: Path, entry: ManifestFile) -> Path:
+    return files.inside(folder.parent, entry.release) if entry.release else folder
+
+
+def verify_file(folder: Path, entry: ManifestFile, *, keep: bool = True) -> Path:
     """The path of a listed file after its size and SHA-256 were checked.
+
+    Args:
+      keep: see `files.verify`.
 
     Raises:
       ReleaseError: it is missing or was altered.
     """
     path = resolve(folder, entry)
     try:
-        files.verify(path, files.FileEntry(entry.path, entry.size, entry.sha256))
+        files.verify(path, files.FileEntry(entry.path, entry.size, entry.sha256), keep=keep)
     except ContractError as error:
         cure = f"it was altered after it was written: restore it, roll back, or delete {folder} and run again"
         raise ReleaseError(f"release {folder.name}: {error.message}", cure) from None
@@ -177,9 +185,10 @@ def verify_file(folder: Path, entry: ManifestFile) -> Path:
 
 
 def verify_release(folder: Path, manifest: Manifest) -> None:
-    """Checks every file of a release; raises ReleaseError at the first that differs."""
-    for entry in manifest.files:
-        verify_file(folder, entry)
+    """Checks every file of a release, several at the same time; raises ReleaseError at the first that differs."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for _ in pool.map(lambda entry: verify_file(folder, entry, keep=False), manifest.files):
+            pass
     check_counts(manifest)
 
 
@@ -250,7 +259,7 @@ def publish(
 
     Args:
       root: the data sets' root, local or `gs://BUCKET/ROOT`.
-      release: its id, a tag, or `previous`; without one the newest finished release (of a local root).
+      release: its id, a tag, or `previous`; without one the newest finished release.
       expected: the id of the release that must be live at that moment (conditional move); None: whatever was live when
         this call began.
       needed_steps: what must have run on it.
@@ -263,9 +272,7 @@ def publish(
     if expected is None:
         before = read_pointer(root)
         expected = before.release if before else None
-    if storage.is_remote(root):
-        return _publish_remote(storage.open_folder(root), release, expected, needed_steps, forced)
-    root = files.local(root)
+    root = files.located(root)
     with holding(root, release) as (folder, manifest):
         _check_steps(manifest, needed_steps)
         verify_release(folder, manifest)
@@ -276,23 +283,6 @@ def publish(
 
         sha256 = files.sha256_file(folder / MANIFEST_JSON)
         return move_pointer(root, folder.name, expected=expected, manifest_sha256=sha256, forced=forced, prepare=mark)
-
-
-def _publish_remote(
-    root: storage.Folder, release: str | None, expected: str | None, needed_steps: tuple[str, ...], forced: Sequence[str]
-) -> Pointer:
-    if release is None:
-        raise ReleaseError(f"{root.where}: which release is not said", "name one with --release")
-    name = tags.resolve(root, release)
-    manifest, sha256 = remote.load_manifest(root, name)
-    _check_steps(manifest, needed_steps)
-    remote.verify_files(root, manifest)
-    check_counts(manifest)
-
-    def mark() -> None:
-        root.write_if(f"releases/{name}/{PUBLISHED}", b"", 0)
-
-    return move_pointer(root, name, expected=expected, manifest_sha256=sha256, forced=forced, prepare=mark)
 
 
 def _check_steps(manifest: Manifest, needed_steps: tuple[str, ...]) -> None:

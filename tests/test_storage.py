@@ -40,7 +40,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gcs(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGcs]:
     with serving(bucket) as fake:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
-        monkeypatch.setattr(storage, "_DEADLINE", 20.0)
+        monkeypatch.setattr("simpipe.gcs.DEADLINE", 20.0)
         yield fake
 
 
@@ -150,7 +150,7 @@ def test_no_server_is_said_plainly(bucket: Path, monkeypatch: pytest.MonkeyPatch
     with serving(bucket) as fake:
         url = fake.url
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-    monkeypatch.setattr(storage, "_DEADLINE", 0.5)
+    monkeypatch.setattr("simpipe.gcs.DEADLINE", 0.5)
     with pytest.raises(SimpipeError, match=r"gs://bucket/a/set/data\.bin: cannot be read") as caught:
         both(bucket)[1].read("data.bin")
     assert not isinstance(caught.value, ContractError)

@@ -83,7 +83,7 @@ def write_summary(outcome: Outcome, path: str) -> None:
             "records were lost or doubled by the runner: run the step again, and report the runner",
         )
     files.write_json(
-        Path(path),
+        files.located(path),
         {
             "counts": asdict(counts),
             "records": sorted(outcome.records, key=lambda record: record["path"]),

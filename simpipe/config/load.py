@@ -11,6 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
+from simpipe import files
 from simpipe.config.base import Model
 from simpipe.config.models import Config
 from simpipe.errors import ConfigError
@@ -29,7 +30,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
       ConfigError: the file is missing or no YAML, or keys or values are wrong (all of them are listed).
     """
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        raw = yaml.safe_load(files.located(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file", "give --config FILE, for example configs/digits.yaml") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

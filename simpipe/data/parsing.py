@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from simpipe.data.examples import InputSpec
 
 def open_records(path: Path | str, compression: str) -> tf.data.TFRecordDataset:
     """Serialized records of one shard; `compression` is `""` or `"gzip"`."""
-    return tf.data.TFRecordDataset(str(path), compression_type="GZIP" if compression else "", buffer_size=8 << 20)
+    return tf.data.TFRecordDataset(os.fspath(path), compression_type="GZIP" if compression else "", buffer_size=8 << 20)
 
 
 def parse_batch(serialized: tf.Tensor, spec: InputSpec) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -12,6 +12,7 @@ that note and their files are there. TensorFlow is imported only where records a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -135,7 +136,7 @@ def write_sorted(path: Path, table: pa.Table, place: np.ndarray, places: int) ->
     whole = table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], table.schema)
     with (
         files.replacing(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
+        pa.OSFile(os.fspath(temporary), "wb") as sink,
         pa.ipc.new_file(sink, table.schema) as writer,
     ):
         for start, end in zip([0, *ends[:-1]], ends, strict=True):
@@ -151,7 +152,7 @@ def read_place(paths: list[Path], place: int, work: Path) -> pa.Table:
     batches = []
     for path in paths:
         try:
-            with pa.memory_map(str(path)) as source:
+            with pa.memory_map(os.fspath(path)) as source:
                 batches.append(pa.ipc.open_file(source).get_batch(place))
         except (FileNotFoundError, pa.ArrowInvalid) as error:
             raise ContractError(

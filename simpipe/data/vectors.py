@@ -52,7 +52,7 @@ def source_files(source: VectorsSource) -> list[Path]:
     Raises:
       SourceError: nothing is there, or its kind is unknown.
     """
-    path = files.local(source.path)
+    path = files.located(source.path)
     found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not found or not found[0].exists():
         raise SourceError(f"source.path: {path} does not exist, or is a folder without Parquet files", "set source.path")
@@ -242,14 +242,14 @@ def _array(path: str, name: str) -> np.ndarray:
 
 def _state(path: str) -> tuple[int, int]:
     """Tells one content of a file from another, as the key of the step does."""
-    about = Path(path).stat()
+    about = files.located(path).stat()
     return about.st_size, about.st_mtime_ns
 
 
 @functools.lru_cache(maxsize=4)
 def _read_array(path: str, name: str, state: tuple[int, int]) -> np.ndarray:
     try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        loaded = np.load(files.located(path), mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise SourceError(f"{path}: NumPy cannot read it ({error})", "save plain numbers with numpy.save, no objects") from None
     if isinstance(loaded, np.ndarray):
@@ -269,7 +269,7 @@ def _strings(path: str, name: str | None) -> np.ndarray | pa.Array | None:
     if Path(path).suffix == ".npz":
         values = _array(path, name)
     else:
-        side = files.local(name)
+        side = files.located(name)
         if not side.exists():
             raise SourceError(f"source.ids or source.labels: {side}: no such file", "name a .npy or text file")
         if side.suffix != ".npy":
@@ -282,7 +282,7 @@ def _strings(path: str, name: str | None) -> np.ndarray | pa.Array | None:
 
 @functools.lru_cache(maxsize=2)
 def _read_lines(path: str, state: tuple[int, int]) -> pa.Array:
-    return pa.array(Path(path).read_text(encoding="utf-8").splitlines(), pa.string())
+    return pa.array(files.located(path).read_text(encoding="utf-8").splitlines(), pa.string())
 
 
 def _texts(values: Any, block: VectorBlock) -> pa.Array | None:
@@ -307,10 +307,10 @@ def find_ids(source: VectorsSource, ids: list[str]) -> dict[str, list[str]]:
 
 def _ids_of(source: VectorsSource, block: VectorBlock) -> tuple[Any, Path]:
     """The ids of a block as Arrow strings, and the file they stand in."""
-    path = Path(block.path)
+    path = files.located(block.path)
     if source.ids is None:
         return _row_ids(path.stem, block.first, block.first + block.rows), path
     if block.group >= 0:
         with pq.ParquetFile(path) as file:
             return file.read_row_group(block.group, columns=[source.ids]).column(0).cast(pa.string()), path
-    return _texts(_strings(block.path, source.ids), block), path if path.suffix == ".npz" else Path(source.ids)
+    return _texts(_strings(block.path, source.ids), block), path if path.suffix == ".npz" else files.located(source.ids)

@@ -95,7 +95,7 @@ class FaissIndex:
         path = folder / _FILE
         groups = Groups.load(folder, shape[0])
         try:
-            index = faiss.read_index(str(path))
+            index = faiss.read_index(os.fspath(path))
         except (RuntimeError, MemoryError) as error:
             raise ContractError(f"{path}: FAISS cannot load it ({error})", "build the release again") from None
         expected = (shape[0] if groups is None else len(groups), shape[1], _measure(faiss, distance))

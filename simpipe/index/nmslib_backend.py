@@ -83,7 +83,7 @@ class NmslibIndex:
         index = _library().init(method="hnsw", space=_SPACES[distance])
         groups = Groups.load(folder, shape[0])
         try:
-            index.loadIndex(str(folder / _FILE), load_data=True)
+            index.loadIndex(os.fspath(folder / _FILE), load_data=True)
         except RuntimeError as error:
             raise ContractError(f"{folder / _FILE}: NMSLIB cannot load it ({error})", "build the release again") from None
         expected = shape[0] if groups is None else len(groups)

@@ -74,7 +74,7 @@ def write_partition(partition: Partition, folder: Path) -> dict[str, Any]:
 
 def _write(folder: Path, rows: Rows, vectors: tuple[np.ndarray, np.ndarray | None], backend: Backend) -> dict[str, Any]:
     stored, scale = vectors
-    with files.replacing_folder(folder) as temporary:
+    with files.replacing_folder(folder, last=BACKEND_JSON) as temporary:
         rows.save(temporary / ROWS_FILE)
         np.save(temporary / VECTORS_FILE, stored, allow_pickle=False)
         if scale is not None:

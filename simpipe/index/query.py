@@ -9,8 +9,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from simpipe import files
 from simpipe.index.answers import Answer
 from simpipe.index.searcher import Searcher, open_release
 from simpipe.index.setting import ALL, SearchSetting
@@ -156,4 +156,4 @@ def answer_all(spec: QuerySpec) -> Iterator[Answer]:
 
 def mark(spec: QuerySpec, name: str) -> None:
     """Leaves a mark of a finished piece of work, for progress."""
-    (Path(spec.work) / f"{name}.done").touch()
+    files.write_bytes(files.located(spec.work) / f"{name}.done", b"")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from simpipe import files
 from simpipe.arrow import pc
 from simpipe.index.answers import Answer, Found
 from simpipe.index.merge import merge_lines, stack_lines
@@ -31,7 +31,7 @@ class Lines:
 
 def merge_chunk(searcher: Searcher, spec: QuerySpec, number: int) -> Iterator[Answer]:
     """The answers to a chunk, block by block, from the files of all partitions."""
-    chunk = PreparedChunk.open(Path(spec.work), number)
+    chunk = PreparedChunk.open(files.located(spec.work), number)
     if not len(chunk):
         return
     found = {part.name: _Reader(chunk, part, searcher) for part in spec.parts}

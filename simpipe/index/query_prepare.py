@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from simpipe import files
 from simpipe.groups import GroupsInfo, Members
 from simpipe.ids import hash_ids
 from simpipe.index.distance import prepare
@@ -76,7 +76,7 @@ def _kept(spec: QuerySpec, ids: pa.Array) -> np.ndarray:
 @functools.lru_cache(maxsize=1)
 def _members(groups: str) -> Members:
     """Read once a process."""
-    return Members.load(Path(groups), GroupsInfo.load(Path(groups)))
+    return Members.load(files.located(groups), GroupsInfo.load(files.located(groups)))
 
 
 def _add(chunk: _Chunk, searcher: Searcher, spec: QuerySpec, rows: QueryRows) -> None:
@@ -103,7 +103,7 @@ def _write(spec: QuerySpec, number: int, chunk: _Chunk, searcher: Searcher) -> N
         pa.concat_tables(chunk.tables, promote_options="default") if chunk.tables else pa.table({"id": pa.array([], pa.string())})
     )
     asks = {name: np.packbits(np.concatenate(parts, axis=1), axis=1) for name, parts in chunk.asks.items()}
-    write_chunk(Path(spec.work), number, table, vectors, asks, block=spec.block)
+    write_chunk(files.located(spec.work), number, table, vectors, asks, block=spec.block)
 
 
 class _Stored:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
+from simpipe import files
 from simpipe.index.merge import nearest_rows
 from simpipe.index.partitions import Partition
 from simpipe.index.query import Part, QuerySpec, Search
@@ -23,7 +22,7 @@ def search_partition(searcher: Searcher, spec: QuerySpec, search: Search) -> int
     Raises:
       ReleaseError: a file of the release was altered.
     """
-    work, setting = Path(spec.work), spec.setting_for(searcher)
+    work, setting = files.located(spec.work), spec.setting_for(searcher)
     asked, part = 0, None
     for number in search.chunks:
         chunk = PreparedChunk.open(work, number)

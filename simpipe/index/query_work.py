@@ -8,6 +8,7 @@ rows, a line for each query that asked it, in order.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def write_chunk(work: Path, chunk: int, table: pa.Table, vectors: np.ndarray, as
     path = work / f"queries-{chunk:05d}.arrow"
     with (
         files.replacing(path, flush=False) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
+        pa.OSFile(os.fspath(temporary), "wb") as sink,
         pa.ipc.new_file(sink, table.schema) as writer,
     ):
         for first in range(0, len(table), block):
@@ -71,7 +72,7 @@ class PreparedChunk:
 
     def blocks(self) -> Iterator[pa.Table]:
         """The queries, a block at a time."""
-        with pa.memory_map(str(self.work / f"queries-{self.number:05d}.arrow"), "rb") as source:
+        with pa.memory_map(os.fspath(self.work / f"queries-{self.number:05d}.arrow"), "rb") as source:
             reader = pa.ipc.open_file(source)
             for number in range(reader.num_record_batches):
                 yield pa.Table.from_batches([reader.get_batch(number)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,7 +97,7 @@ class Rows:
 
     def save(self, path: Path) -> None:
         table = pa.table({"id": self.ids, "label": self.labels, "tie": pa.array(self.tie)})
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        with pa.OSFile(os.fspath(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
 
     @classmethod
@@ -107,7 +108,7 @@ class Rows:
           ContractError: it holds something else.
         """
         try:
-            table = pa.ipc.open_file(pa.memory_map(str(path), "rb")).read_all()
+            table = pa.ipc.open_file(pa.memory_map(os.fspath(path), "rb")).read_all()
             ids, labels, tie = (_array(table.column(name)) for name in ("id", "label", "tie"))
             if tie.type != pa.uint64():
                 raise pa.ArrowInvalid(f"column tie is {tie.type}")

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from simpipe import files
 from simpipe.config.index import ScannBackend, Storage
 from simpipe.errors import ConfigError, ContractError
 from simpipe.index.backend import NO_SETTINGS, Ladder, check_block
@@ -211,17 +212,18 @@ class ScannIndex:
         storage: Storage = "float32",
     ) -> ScannIndex:
         """Loads without ScaNN's own `load_searcher`, which would unpickle a file of docids."""
-        path, library = folder / _FOLDER, _library()
+        library = _library()
         groups = Groups.load(folder, shape[0])
         shape = shape if groups is None else (len(groups), shape[1])
         try:
+            path = files.opened(folder / _FOLDER)
             assets = (path / "scann_assets.pbtxt").read_text()
             with quiet_stderr():
                 searcher = library.ScannSearcher(library.scann_pybind.ScannNumpy(str(path), assets))
         except (RuntimeError, ValueError, OSError) as error:
-            raise ContractError(f"{path}: ScaNN cannot load it ({error})", "build the release again") from None
+            raise ContractError(f"{folder / _FOLDER}: ScaNN cannot load it ({error})", "build the release again") from None
         if searcher.size() != shape[0]:
-            raise ContractError(f"{path}: {searcher.size()} vectors for {shape[0]}", "build the release again")
+            raise ContractError(f"{folder / _FOLDER}: {searcher.size()} vectors for {shape[0]}", "build the release again")
         config = ScannBackend.model_validate({**params, "kind": "scann"})
         return cls(searcher, groups, config, shape, distance=distance, storage=storage)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simpipe import files, mirror, releases, storage, store
+from simpipe import files, releases, staging, store
 from simpipe.arrow import pc
 from simpipe.cutpoints import CUTPOINTS_JSON
 from simpipe.errors import QueryError, ReleaseError
@@ -46,25 +46,22 @@ def open_release(
       release: a release id under the root, a tag, `live` or `previous`.
       verify: check all files now. Otherwise each file is checked just before it is first read.
       cache_bytes: of partitions that stay loaded; None: 4 GiB, or half of the memory.
-      cache_dir: where files from `gs://` are kept; None: under the user's cache folder.
+      cache_dir: where this process keeps copies of files from `gs://`; None: under the user's cache folder.
 
     Raises:
       ReleaseError: nothing is published, the release is unfinished, or a file was altered.
       SimpipeError: storage cannot be reached.
     """
-    lease = None
-    if storage.is_remote(uri):
-        source, manifest = mirror.open_mirror(str(uri), release, cache_dir)
-        folder, fetch = source.folder, source.fetch
+    path = files.located(uri)
+    if cache_dir is not None:
+        staging.keep_in(str(path), files.local(cache_dir))
+    if release == "live" or (release is None and not (path / MANIFEST_JSON).exists()):
+        folder, manifest, lease = releases.lease_live(path)
     else:
-        path, fetch = files.local(uri), releases.verify_file
-        if release == "live" or (release is None and not (path / MANIFEST_JSON).exists()):
-            folder, manifest, lease = releases.lease_live(path)
-        else:
-            folder = path if release is None else releases.find(path, release)[0]
-            lease = take_lease(folder)
-            manifest = Manifest.load(folder)  # with the lease: what is still here now stays
-    searcher = Searcher(folder, manifest, fetch=fetch, cache_bytes=cache_bytes, lease=lease)
+        folder = path if release is None else releases.find(path, release)[0]
+        lease = take_lease(folder)
+        manifest = Manifest.load(folder)  # with the lease: what is still here now stays
+    searcher = Searcher(folder, manifest, cache_bytes=cache_bytes, lease=lease)
     if verify:
         for entry in manifest.files:
             searcher.file(entry.path)

@@ -103,7 +103,7 @@ def _source(source: Source, upsert: Path) -> Source:
             raise ConfigError(f"{upsert}: {len(found)} .npz files", "put all added and changed records into one .npz file")
         return source.model_copy(update={"path": str(found[0])})
     changed: dict[str, str | None] = {"path": str(upsert)}
-    if isinstance(source, VectorsSource) and files.local(source.path).suffix.lower() in (".npy", ".npz"):
+    if isinstance(source, VectorsSource) and files.located(source.path).suffix.lower() in (".npy", ".npz"):
         changed |= {"vectors": "embedding", "ids": "id", "labels": None if source.labels is None else "label"}
     return source.model_copy(update=changed)
 

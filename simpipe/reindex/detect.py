@@ -66,7 +66,7 @@ class ChangesPlan:
         return len(self.units) + len(self.old_queries)
 
     def grouped(self, kind: str, number: int) -> Path:
-        return Path(self.work) / f"{kind}-{number:05d}.arrow"
+        return files.located(self.work) / f"{kind}-{number:05d}.arrow"
 
     def all_grouped(self, kind: str) -> list[Path]:
         count = {"scan": len(self.units), "old": len(self.old_queries), "drop": len(self.dropped), "want": self.buckets}[kind]
@@ -169,7 +169,7 @@ def scatter_dropped(plan: ChangesPlan, number: int) -> int:
         files.replacing(plan.grouped("drop", number), flush=False) as path,
         GroupedWriter(path, _DROPPED, plan.buckets) as out,
     ):
-        for ids in _read_ids(Path(plan.dropped[number])):
+        for ids in _read_ids(files.located(plan.dropped[number])):
             out.write(pa.table([ids], schema=_DROPPED), bucket_of(ids, plan.buckets))
         return out.rows
 
@@ -233,11 +233,11 @@ def join_bucket(plan: ChangesPlan, number: int) -> tuple[dict[str, Any], list[Re
             unit = pc.add(kept.column("unit"), pa.scalar(len(plan.units), pa.int32()))
             wanted.append(kept.set_column(PRESENT.get_field_index("unit"), "unit", unit))
     table = pa.concat_tables(kinds).sort_by([("id", "ascending"), ("query", "ascending")])
-    path = Path(plan.folder) / changes_file(number, plan.buckets)
+    path = files.located(plan.folder) / changes_file(number, plan.buckets)
     write_changes(table, path)
     known = pa.chunked_array([*old[False].column("id").chunks, *old[True].column("id").chunks], pa.string())
     return {
-        **files.entry_of(path, Path(plan.folder)).to_json(),
+        **files.entry_of(path, files.located(plan.folder)).to_json(),
         **counts,
         "present": len(present),
         "ignored": int(pc.invert(pc.is_in(given, value_set=known)).to_numpy(zero_copy_only=False).sum()),

@@ -78,7 +78,7 @@ def scatter_shard(
 
     from simpipe.data.contents import content_table
 
-    path = Path(unit.path)
+    path = files.located(unit.path)
     read = written = 0
     with (
         files.replacing(plan.grouped("scan", number), flush=False) as temporary,
@@ -132,7 +132,7 @@ def import_part(
     content = block_content(source, vectors, block, spec, rows)
     if not np.array_equal(content.position, rows) or not content.table.column("digest").equals(wanted.column("digest")):
         raise SourceError(f"{block.path}: changed while it was read", "run again when the source is at rest")
-    return _write_splits(part, content.table, content.held, Path(plan.folder))
+    return _write_splits(part, content.table, content.held, files.located(plan.folder))
 
 
 def copy_part(part: Part, plan: ChangesPlan) -> list[dict[str, Any]]:
@@ -140,7 +140,7 @@ def copy_part(part: Part, plan: ChangesPlan) -> list[dict[str, Any]]:
     wanted = wanted_rows(plan, part.group)
     path = plan.old_queries[part.group - len(plan.units)].verified()
     table = pq.read_table(path).take(wanted.column("row").combine_chunks())
-    return _write_splits(part, table, np.ones(len(table), bool), Path(plan.folder))
+    return _write_splits(part, table, np.ones(len(table), bool), files.located(plan.folder))
 
 
 def _write_splits(part: Part, table: pa.Table, held: np.ndarray, folder: Path) -> list[dict[str, Any]]:

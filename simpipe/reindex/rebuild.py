@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,5 +179,9 @@ def _write_moved(parts: Sequence[_Part], partition: int, path: Path) -> None:
         if part.number != partition
     ]
     table = pa.concat_tables([MOVED_SCHEMA.empty_table(), *tables])
-    with files.replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
+    with (
+        files.replacing(path) as temporary,
+        pa.OSFile(os.fspath(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as out,
+    ):
         out.write_table(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Moves:
         """Reads what `rebuild_partition` listed."""
         tables = []
         for path in paths:
-            with pa.memory_map(str(path)) as source:
+            with pa.memory_map(os.fspath(path)) as source:
                 tables.append(pa.ipc.open_file(source).read_all())
         return cls(into, pa.concat_tables([MOVED_SCHEMA.empty_table(), *tables]))
 

@@ -59,18 +59,18 @@ class RebuildSpec:
     measured: bool = False
 
     def open_base(self) -> Searcher:
-        return Searcher(Path(self.base), Manifest.load(Path(self.base)))
+        return Searcher(files.located(self.base), Manifest.load(files.located(self.base)))
 
     def router(self) -> Router:
         """That routes new items: the base's, or the one that was planned."""
-        return Router.load(Path(self.work) / WORK_ROUTER, self.route.partitions)
+        return Router.load(files.located(self.work) / WORK_ROUTER, self.route.partitions)
 
     def grouped(self, kind: str) -> list[Path]:
         """Files of new items grouped by partition (`route`) or by store file (`store`)."""
-        return [Path(self.work) / f"{kind}-{number:05d}.arrow" for number in range(len(self.files))]
+        return [files.located(self.work) / f"{kind}-{number:05d}.arrow" for number in range(len(self.files))]
 
     def dropped_path(self, number: int) -> Path:
-        return Path(self.work) / f"dropped-{number:05d}.npy"
+        return files.located(self.work) / f"dropped-{number:05d}.npy"
 
     def dropped(self, number: int) -> np.ndarray:
         """The rows of a base partition that go: int64[m], ascending."""
@@ -78,7 +78,7 @@ class RebuildSpec:
         return load_array(path) if path.exists() else _NOTHING
 
     def moved_path(self, number: int) -> Path:
-        return Path(self.work) / f"moved-{number:05d}.arrow"
+        return files.located(self.work) / f"moved-{number:05d}.arrow"
 
 
 def write_dropped_ids(spec: RebuildSpec, changes: ChangesInfo) -> tuple[int, tuple[int, ...]]:
@@ -89,14 +89,14 @@ def write_dropped_ids(spec: RebuildSpec, changes: ChangesInfo) -> tuple[int, tup
     """
     parts, touched = [], []
     for bucket in range(len(changes.files)):
-        table = changes.read(Path(spec.delta), bucket)
+        table = changes.read(files.located(spec.delta), bucket)
         table = table.filter(pa.array(~table.column("query").to_numpy(zero_copy_only=False)))
         if len(table):
             touched.append(bucket)
         parts.append(_dropped_of(table))
     ids = pa.chunked_array([chunk for part in parts for chunk in part.chunks], pa.string())
     rows, _ = Rows.sort(ids, pa.nulls(len(ids), pa.string()))
-    with files.replacing(Path(spec.work) / _DROPPED) as temporary:
+    with files.replacing(files.located(spec.work) / _DROPPED) as temporary:
         rows.save(temporary)
     return len(rows), tuple(touched)
 
@@ -111,7 +111,7 @@ def locate_dropped(spec: RebuildSpec, base: Searcher, number: int) -> int:
     path.unlink(missing_ok=True)
     if not base.partition_rows[number]:
         return 0
-    rows = find_dropped(base.rows(number), Rows.load(Path(spec.work) / _DROPPED), base.hidden(number))
+    rows = find_dropped(base.rows(number), Rows.load(files.located(spec.work) / _DROPPED), base.hidden(number))
     if len(rows):
         with files.replacing(path) as temporary, open(temporary, "wb") as handle:
             np.save(handle, rows, allow_pickle=False)
@@ -125,7 +125,7 @@ def route_delta(spec: RebuildSpec, router: Router, number: int) -> Routed | str:
         unknown = sorted(set(count_values(path, column)) - set(router.values))
         if unknown:
             return unknown[0]
-    return route_file(path, router, spec.route, work=Path(spec.work), number=number)
+    return route_file(path, router, spec.route, work=files.located(spec.work), number=number)
 
 
 def rebuild_one(spec: RebuildSpec, base: Searcher, router: Router, work: PartitionWork) -> Rebuilt:
@@ -136,22 +136,22 @@ def rebuild_one(spec: RebuildSpec, base: Searcher, router: Router, work: Partiti
         router,
         dropped=spec.dropped,
         fresh=read_group(spec.grouped("route"), work.partition, spec.route.partitions) if spec.files else None,
-        folder=Path(spec.folder),
+        folder=files.located(spec.folder),
         backend=spec.backend,
         storage=spec.storage,
         moved=spec.moved_path(work.partition) if work.siblings else None,
     )
     if spec.measured:
-        measure_rebuilt(base, Path(spec.folder), built.record, params=base.manifest.backend)
+        measure_rebuilt(base, files.located(spec.folder), built.record, params=base.manifest.backend)
     return built
 
 
 def hide_rows(spec: RebuildSpec, base: Searcher, number: int) -> tuple[int, dict[str, Any]]:
     """Writes the hidden rows of a partition whose files stay: how many, and the file's entry."""
     rows = hidden_rows(base, number, spec.dropped(number))
-    path = Path(spec.folder) / hidden_file(number)
+    path = files.located(spec.folder) / hidden_file(number)
     write_hidden(rows, path)
-    return len(rows), files.entry_of(path, Path(spec.folder)).to_json()
+    return len(rows), files.entry_of(path, files.located(spec.folder)).to_json()
 
 
 def moves_of(spec: RebuildSpec, work: Sequence[PartitionWork]) -> Moves:
@@ -170,11 +170,11 @@ def rewrite_one(spec: RebuildSpec, base: Searcher, changes: ChangesInfo, moves: 
     Raises:
       ContractError: the base has no digests, or see `rewrite_store_file`.
     """
-    of, folder = spec.route.store_files, Path(spec.folder)
+    of, folder = spec.route.store_files, files.located(spec.folder)
     name, digests = store_file(number, of), digests_file(number, of)
     if not base.manifest.has(digests):
         raise ContractError(f"{base.title} has no digests of its items", "run `simpipe run` once")
-    table = changes.read(Path(spec.delta), number)
+    table = changes.read(files.located(spec.delta), number)
     made = rewrite_store_file(
         pq.read_table(base.file(name)),
         read_digests(base.file(digests)),

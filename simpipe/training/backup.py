@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -96,4 +95,4 @@ class Backup:
         return state
 
     def remove(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        files.remove_folder(self._folder)

@@ -106,5 +106,5 @@ def load_model(folder: Path) -> tuple[keras.Model, EncoderInfo]:
     import simpipe.layers
     import simpipe.models  # noqa: F401  registers our classes for deserialization
 
-    model: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
+    model: Any = keras.saving.load_model(files.opened(path), compile=False, safe_mode=True)
     return model, info

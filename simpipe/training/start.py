@@ -21,7 +21,7 @@ def load_start(path: str, encoder: Any, *, spec: InputSpec, settings: EncoderCon
       ConfigError: it takes other inputs, has another length of embeddings, or is of another architecture; names both.
       ContractError: there is none, or its files were altered.
     """
-    folder = files.local(path)
+    folder = files.located(path)
     info = EncoderInfo.load(folder)
     _same(folder, "takes inputs", _shown(info.input), _shown(spec), "train on examples of the same shape and dtype")
     _same(folder, "has dim", info.dim, settings.dim, f"set train.encoder.dim: {info.dim}")

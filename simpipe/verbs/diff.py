@@ -15,7 +15,7 @@ def execute(config: Config, options: argparse.Namespace, beam_args: Sequence[str
     del beam_args
     from simpipe.diff import diff_releases
 
-    found = diff_releases(files.local(config.root), options.one, options.other, ids=options.ids)
+    found = diff_releases(files.located(config.root), options.one, options.other, ids=options.ids)
     if options.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:

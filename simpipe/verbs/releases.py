@@ -14,7 +14,7 @@ from simpipe.overview import overview
 def execute(config: Config, options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     """Runs the verb; returns the exit code."""
     del beam_args
-    rows = overview(files.local(config.root))
+    rows = overview(files.located(config.root))
     if options.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     else:

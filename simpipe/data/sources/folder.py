@@ -30,7 +30,7 @@ class Folder:
     def __init__(self, config: FolderSource) -> None:
         self.config = config
         self.input = InputSpec(name=IMAGE, shape=(*config.resize, config.channels), dtype="uint8", encoding="image")
-        self.root = files.local(config.path)
+        self.root = files.located(config.path)
 
     def blocks(self, rows: int) -> list[SourceBlock]:
         """Blocks of at most `rows` files and about 64 MiB; a block carries its file names.

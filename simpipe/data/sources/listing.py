@@ -10,17 +10,18 @@ from typing import Any
 
 from simpipe import files
 from simpipe.errors import SourceError
+from simpipe.gs_path import GsPath
 
 _LISTED = 16
 
 
 def require(path: str, cure: str, field: str = "source.path") -> Path:
-    """The local path, which must exist.
+    """The path, which must exist.
 
     Raises:
       SourceError: it does not; names the field and says what should be there.
     """
-    found = files.local(path)
+    found = files.located(path)
     if not found.exists():
         raise SourceError(f"{field}: {path} does not exist", cure)
     return found
@@ -40,14 +41,15 @@ def list_files(pattern: str, suffixes: Collection[str], cure: str) -> tuple[Path
     Raises:
       SourceError: nothing is there.
     """
-    path = files.local(pattern)
+    path = files.located(pattern)
     if path.is_file():
         return path.parent, [path.name]
     if path.is_dir():
         root, found = path, (each for each in path.rglob("*") if each.suffix.lower() in suffixes)
     elif glob.has_magic(str(path)):
-        fixed = path.parts[: next(i for i, part in enumerate(path.parts) if glob.has_magic(part))]
-        root, found = Path(*fixed), (Path(each) for each in glob.glob(str(path), recursive=True))
+        fixed = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
+        root = path.parents[len(path.parts) - 1 - fixed]
+        found = matching(path)
     else:
         raise SourceError(f"source.path: {pattern} does not exist", cure)
     names = [each.relative_to(root).as_posix() for each in found if not each.name.startswith(".") and each.is_file()]
@@ -59,6 +61,14 @@ def list_files(pattern: str, suffixes: Collection[str], cure: str) -> tuple[Path
         except UnicodeEncodeError:
             raise SourceError(f"source.path: {pattern}: file name {name!r} is not UTF-8", "rename the file") from None
     return root, sorted(names, key=natural)
+
+
+def matching(path: Path) -> list[Path]:
+    """What a path with `*`, `?` and `[…]` in it names, in order of names; `**` is any number of folders."""
+    if not isinstance(path, GsPath):
+        return [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]
+    bucket = GsPath(*path.parts[:2])
+    return list(bucket.glob("/".join(path.parts[2:])))
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

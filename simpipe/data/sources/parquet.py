@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from simpipe import files
 from simpipe.config.models import ParquetSource
 from simpipe.data.examples import InputSpec
 from simpipe.data.sources import base, listing
@@ -160,4 +160,4 @@ def _some(names: Iterable[str]) -> str:
 
 def fingerprint(config: ParquetSource) -> dict[str, Any]:
     root, names = listing.list_files(config.path, (".parquet", ".pq"), _CURE)
-    return listing.stat_files(Path(root), names)
+    return listing.stat_files(files.located(root), names)

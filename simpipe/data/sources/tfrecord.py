@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from pathlib import Path
 from typing import Any, Literal
@@ -181,7 +182,7 @@ def read_records(path: Path, compression: Literal["", "GZIP"]) -> tuple[np.ndarr
 
     if not path.is_file():
         raise SourceError(f"{path}: the file is missing", "it was there when the run began: restore it and run again")
-    data = tf.data.TFRecordDataset(str(path), compression_type=compression, buffer_size=8 << 20)
+    data = tf.data.TFRecordDataset(os.fspath(path), compression_type=compression, buffer_size=8 << 20)
     parts: list[np.ndarray] = []
     fault = _read_into(parts, data.batch(_BATCH))
     if fault:  # the batch with the fault was lost as a whole: take its records one by one

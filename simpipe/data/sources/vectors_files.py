@@ -15,7 +15,7 @@ def fingerprint(config: VectorsSource) -> dict[str, Any]:
     """Of the vectors and, for `.npy`, of the files of ids and labels, without reading them."""
     found = source_files(config)
     result = listing.stat_files(found[0].parent, [path.name for path in found])
-    if files.local(config.path).suffix.lower() != ".npy":
+    if files.located(config.path).suffix.lower() != ".npy":
         return result
     for field, path in (("ids", config.ids), ("labels", config.labels)):
         if path:

@@ -79,12 +79,13 @@ resource "google_monitoring_alert_policy" "job_failed" {
     }
   }
 
+  # Every end that is no answer, those included that the workflow had no time to log.
   dynamic "conditions" {
-    for_each = local.workflow_mode ? ["run_failed"] : []
+    for_each = google_workflows_workflow.nightly[*].name
     content {
-      display_name = "a run of the workflow ended without an answer"
+      display_name = "an execution of the nightly workflow failed"
       condition_threshold {
-        filter          = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.event[conditions.value].name}\" AND resource.type=\"workflows.googleapis.com/Workflow\""
+        filter          = "metric.type=\"workflows.googleapis.com/finished_execution_count\" AND metric.labels.status=\"FAILED\" AND resource.type=\"workflows.googleapis.com/Workflow\" AND resource.labels.workflow_id=\"${conditions.value}\""
         comparison      = "COMPARISON_GT"
         threshold_value = 0
         duration        = "0s"

@@ -49,7 +49,7 @@ _SECRET_VALUE = re.compile(
     r"-----BEGIN|\bAIza[0-9A-Za-z_-]{35}|\bya29\.|\bGOCSPX-|\bgh[pousr]_[0-9A-Za-z]{36}|\"private_key\""
     r"|(?<![\w/+-])(?=[\w/+-]*[a-z])(?=[\w/+-]*[A-Z])(?=[\w/+-]*[0-9])[\w+-]{32,}={0,2}(?![\w/+-])"
 )
-_SECRET_FILES = ("*.tfstate", "*.tfstate.*", "*.tfvars", "*.pem", "*.p12", "*key*.json")
+_SECRET_FILES = ("*.tfstate", "*.tfstate.*", "*.pem", "*.p12", "*key*.json")
 _TAGGED_IMAGE = re.compile(r"(docker\.pkg\.dev|gcr\.io|docker\.io)/[\w./${}-]+:[\w.-]+$")
 _REFERENCE = re.compile(r"(?<![\w.-])((var|local|module)|(data\.)?google_\w+)\.[A-Za-z_][\w-]*")
 
@@ -143,7 +143,7 @@ def _secrets(block: Block) -> Findings:
 def _secret_files(folder: Path) -> Findings:
     for pattern in _SECRET_FILES:
         for path in sorted(folder.rglob(pattern)):
-            yield Finding(path, 1, "state, values and keys do not belong in the repository")
+            yield Finding(path, 1, "state and keys do not belong in the repository")
 
 
 def _images(block: Block) -> Findings:

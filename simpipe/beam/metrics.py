@@ -30,7 +30,7 @@ Counter = Literal[
 ]  # fmt: skip
 Distribution = Literal[
     "scan-msec", "fill-msec", "import-msec", "embed-msec", "route-msec", "build-msec", "store-msec", "search-msec",
-    "merge-msec", "calibrate-msec", "evaluate-msec", "dedupe-msec", "compare-msec", "locate-msec", "export-msec", "block-items",
+    "calibrate-msec", "evaluate-msec", "dedupe-msec", "compare-msec", "locate-msec", "export-msec", "block-items",
 ]  # fmt: skip
 
 COUNTERS: dict[Counter, str] = {
@@ -65,7 +65,6 @@ DISTRIBUTIONS: dict[Distribution, str] = {
     "build-msec": "building and measuring a partition",
     "store-msec": "writing a store file",
     "search-msec": "searching a partition for the queries of a job",
-    "merge-msec": "merging the answers to a chunk of queries",
     "calibrate-msec": "counting a block of answers",
     "evaluate-msec": "measuring a block of answers",
     "dedupe-msec": "the near pairs of a block, or a step on a bucket of them",

@@ -99,20 +99,30 @@ def run_graph(build: Callable[[beam.Pipeline], Any], job: Job) -> JobResult:
     Raises:
       SimpipeError: raised in a worker, or the job did not end well.
     """
-    options = pipeline_options(arguments_of(job), job_name=job.name)
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # errors are raised here anyway
-    runner = None if options.view_as(StandardOptions).runner else FnApiRunner()
-    try:
-        pipeline = beam.Pipeline(runner=runner, options=options)
-    except (ValueError, ImportError) as error:
-        raise ConfigError(f"Beam cannot start this runner: {str(error).splitlines()[0]}", "check what stands after --") from None
-    build(pipeline)
     started = time.monotonic()
     result: Any = None
+    runner: FnApiRunner | None = None
     try:
-        result = _submit(pipeline)
+        while result is None:  # a graph is submitted once: Beam's Dataflow runner changes it
+            options = pipeline_options(arguments_of(job), job_name=job.name)
+            runner = None if options.view_as(StandardOptions).runner else FnApiRunner()
+            pipeline = _pipeline(runner, options)
+            build(pipeline)
+            result = _submit(pipeline, job)
         with noting(lambda: _told(result)):
             state = result.wait_until_finish() or "DONE"
+    except KeyboardInterrupt:
+        if result is not None:  # nobody would wait for it any more
+            with contextlib.suppress(Exception):  # whatever the runner says: the user wants to stop, and is told so
+                result.cancel()
+        note_job(_ended(job, result, "CANCELLED", started))
+        raise
+    except KeyboardInterrupt:
+        if result is not None:  # without its driver a job only costs money: the next one continues the step
+            with contextlib.suppress(Exception):  # whatever a runner has against it: the user's stop comes first
+                result.cancel()
+        raise
     except Exception as error:
         failed = _ended(job, result, "FAILED", started)
         note_job(failed)
@@ -129,18 +139,28 @@ def run_graph(build: Callable[[beam.Pipeline], Any], job: Job) -> JobResult:
     return ended
 
 
-def _submit(pipeline: beam.Pipeline) -> Any:
-    """Starts the job; where Dataflow runs one of this name already, once that has ended."""
+def _pipeline(runner: FnApiRunner | None, options: PipelineOptions) -> beam.Pipeline:
     try:
-        return pipeline.run()
+        return beam.Pipeline(runner=runner, options=options)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"Beam cannot start this runner: {str(error).splitlines()[0]}", "check what stands after --") from None
+
+
+def _submit(pipeline: beam.Pipeline, job: Job) -> Any:
+    """Starts the job; None, once it has ended, where Dataflow runs one of this name already: a killed driver left it."""
+    try:
+        result = pipeline.run()
     except Exception as error:
         running = running_id(error)
         if running is None:
             raise
-    client: Any = pipeline.runner
-    print(f"simpipe: a job of this name runs already, waiting for {running}", file=sys.stderr, flush=True)
-    wait_for(client.dataflow_client, running)
-    return pipeline.run()
+        print(f"simpipe: job {job.name} runs already, as {running}: waiting for its end", file=sys.stderr, flush=True)
+        client: Any = pipeline.runner
+        wait_for(client.dataflow_client, running)
+        return None
+    if (link := _link(job, _id_of(result))) is not None:
+        print(f"simpipe: job {job.name}: {link}", file=sys.stderr, flush=True)
+    return result
 
 
 def _link(job: Job, job_id: str | None) -> str | None:
@@ -153,9 +173,12 @@ def _ended(job: Job, result: Any, state: str, started: float) -> JobResult:
     seconds = round(time.monotonic() - started, 3)
     if result is None:
         return JobResult(job.verb, job.name, None, state, seconds)
-    # Dataflow tells its id by a method; portable runners keep theirs to themselves.
-    found = result.job_id() if hasattr(result, "job_id") else getattr(result, "_job_id", None)
-    return JobResult(job.verb, job.name, found, state, seconds, *read_metrics(result))
+    return JobResult(job.verb, job.name, _id_of(result), state, seconds, *read_metrics(result))
+
+
+def _id_of(result: Any) -> str | None:
+    """Dataflow tells it by a method; portable runners keep theirs to themselves; in this process there is none."""
+    return result.job_id() if hasattr(result, "job_id") else getattr(result, "_job_id", None)
 
 
 def _told(result: Any) -> str:

@@ -18,11 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, only: str) -> None:
     """Options by which runners are picked and found."""
     parser.add_argument("--only", default=only, help=f"of {','.join(NAMES)} (default: %(default)s)")
     parser.add_argument("--prism", default=os.environ.get("SIMPIPE_PRISM", "prism"), help="binary (default: %(default)s)")
-    parser.add_argument("--flink", type=Path, default=CACHE / "flink", help="folder of scripts/flink.py (default: %(default)s)")
+    parser.add_argument("--flink", type=Path, default=CACHE / "flink", help="folder of scripts.flink (default: %(default)s)")
     parser.add_argument("--job-port", type=int, default=8099, help="of the Flink cluster's job server (default: %(default)s)")
-    parser.add_argument(
-        "--spark", type=Path, default=CACHE / "spark", help="folder of scripts/job_server.py (default: %(default)s)"
-    )
+    parser.add_argument("--spark", type=Path, default=CACHE / "spark", help="folder of scripts.job_server (default: %(default)s)")
 
 
 def chosen(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -55,7 +53,7 @@ def _section(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if name == "flink":
         with socket.socket() as probe:
             if probe.connect_ex(("localhost", options.job_port)):
-                raise SystemExit(f"no job server at port {options.job_port}: python scripts/flink.py start")
+                raise SystemExit(f"no job server at port {options.job_port}: python -m scripts.flink start")
         return {
             "kind": "flink",
             "job_server": f"localhost:{options.job_port}",
@@ -67,6 +65,6 @@ def _section(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if name == "spark":
         jar = options.spark / "job-server.jar"
         if not jar.exists():
-            raise SystemExit(f"no {jar}: python scripts/job_server.py spark")
+            raise SystemExit(f"no {jar}: python -m scripts.job_server spark")
         return {"kind": "spark", "jar": str(jar), "master": "local[2]"}
     raise SystemExit(f"no runner {name}: one of {', '.join(NAMES)}")

@@ -4,7 +4,7 @@
 
 Each feature is one job in a process of its own, which is ended after `--limit` seconds: a job that hangs is a finding. Prints a
 JSON line a feature and runner, then a table for docs/runners.md on stderr; exit status 1 where something is wrong.
-Flink: `python scripts/flink.py start` first. Spark: `python scripts/job_server.py spark`.
+Flink: `python -m scripts.flink start` first. Spark: `python -m scripts.job_server spark`.
 """
 
 from __future__ import annotations

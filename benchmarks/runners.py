@@ -8,7 +8,7 @@ What the first runner left is the measure: shards by their bytes; of the release
 the store with its metadata, all counts, and cutpoints; recall@10 within 0.005. Prints a JSON line a runner with the seconds each
 verb took and the files of the release whose bytes differ (indexes may, metrics hold times); exit status 1 where content differs.
 
-Flink: `python scripts/flink.py start` first. Spark: `python scripts/job_server.py spark`.
+Flink: `python -m scripts.flink start` first. Spark: `python -m scripts.job_server spark`.
 """
 
 from __future__ import annotations

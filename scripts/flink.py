@@ -1,9 +1,9 @@
 """Starts and stops a standalone Flink cluster on this machine that runs simpipe's jobs, and prints the options to use it.
 
-  python scripts/flink.py start      makes what is missing (about 1 GB, once), starts what is not running, prints the options
-  python scripts/flink.py options    prints them again, for: simpipe run --config X -- $(python scripts/flink.py options)
-  python scripts/flink.py status     what runs; exit status 1 unless all of it does
-  python scripts/flink.py stop       ends all of it; the distribution and the job server's jar stay
+  python -m scripts.flink start      makes what is missing (about 1 GB, once), starts what is not running, prints the options
+  python -m scripts.flink options    prints them again, for: simpipe run --config X -- $(python -m scripts.flink options)
+  python -m scripts.flink status     what runs; exit status 1 unless all of it does
+  python -m scripts.flink stop       ends all of it; the distribution and the job server's jar stay
 
 It is one job manager, task managers of two slots each, each of which starts two SDK worker processes a job (`sdk_worker.py`, with
 the Python that runs this script), and Beam's job server. Needs Java 11 or 17, and Maven the first time. Everything listens on the
@@ -30,9 +30,8 @@ from typing import Any
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))
-from flink_home import make_flink
-from job_server import CACHE, JAR, JAVA_OPENS, JobServer, SetupError, find_job_server, make_job_server
+from scripts.flink_home import make_flink
+from scripts.job_server import CACHE, JAR, JAVA_OPENS, JobServer, SetupError, find_job_server, make_job_server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SLOTS = 2
@@ -72,8 +71,8 @@ class Cluster:
 
     Attributes:
       folder: holds the distribution, the jar and `run/` (processes, logs, settings, scratch).
-      task_managers: how many. rest_port, job_port: of the job manager and the job server; the numbers below `job_port` are
-        used by it too.
+      task_managers: how many. rest_port, job_port: of the job manager and the job server; they also use the number below
+        `rest_port` and the two below `job_port`.
     """
 
     folder: Path
@@ -115,7 +114,7 @@ class Cluster:
         self._launch("jobmanager", [str(home / "bin" / "jobmanager.sh"), "start-foreground"], env)
         for number in range(1, self.task_managers + 1):
             self._launch(f"taskmanager-{number}", [str(home / "bin" / "taskmanager.sh"), "start-foreground"], env)
-        self._wait("the task managers", lambda: self.overview().get("taskmanagers") == self.task_managers)
+        self._wait("the task managers", lambda: self.ask("overview").get("taskmanagers") == self.task_managers)
         ports = [f"--job-port={self.job_port}", f"--artifact-port={self.job_port - 1}", f"--expansion-port={self.job_port - 2}"]
         where = [
             f"--flink-master=localhost:{self.rest_port}",
@@ -152,10 +151,10 @@ class Cluster:
             f"--sdk_worker_parallelism={SLOTS}",
         ]
 
-    def overview(self) -> dict[str, Any]:
-        """What the job manager says of itself; empty where none answers."""
+    def ask(self, path: str) -> dict[str, Any]:
+        """What the job manager answers to a REST path such as `overview`; empty where none listens."""
         try:
-            with urllib.request.urlopen(f"http://localhost:{self.rest_port}/overview", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://localhost:{self.rest_port}/{path}", timeout=10) as answer:
                 return json.load(answer)
         except (OSError, ValueError):  # not up, or not yet
             return {}
@@ -188,6 +187,7 @@ class Cluster:
         shutil.copytree(home / "conf", self.run / "conf", dirs_exist_ok=True)
         settings = _flat(yaml.safe_load((home / "conf" / "config.yaml").read_text()))
         settings |= {
+            "jobmanager.rpc.port": self.rest_port - 1,
             "rest.port": self.rest_port,
             "rest.bind-port": self.rest_port,
             "taskmanager.numberOfTaskSlots": SLOTS,
@@ -239,7 +239,7 @@ def _status(cluster: Cluster) -> int:
     processes = cluster.processes()
     for process in processes:
         print(f"{process.name:<14} {'runs' if process.alive else 'DEAD'}  pid {process.pid}")
-    seen = cluster.overview()
+    seen = cluster.ask("overview")
     if not processes or not seen:
         print("no cluster runs")
         return 1

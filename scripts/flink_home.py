@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from job_server import SetupError
+from scripts.job_server import SetupError
 
 # The last versions of each line that were tried here, or are its newest.
 RELEASES = {"1.19": "1.19.3", "1.20": "1.20.3"}

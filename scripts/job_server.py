@@ -1,6 +1,6 @@
 """Gets the Java program between Beam's Python SDK and Flink or Spark (its job server) with Maven, as one jar.
 
-  python scripts/job_server.py flink --folder ~/.cache/simpipe/flink      (prints the path of the jar and its versions)
+  python -m scripts.job_server flink --folder ~/.cache/simpipe/flink      (prints the path of the jar and its versions)
 
 Beam publishes job servers ready-made, one for each Beam and engine version; these are taken first. Where the registry in use
 does not serve them, a jar is put together from the parts they are made of, in the newest version whose parts are all served:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
 from typing import Any
 
 from simpipe import __version__
@@ -85,7 +84,7 @@ def running_id(error: Exception) -> str | None:
     return found[1] if found else None
 
 
-def wait_for(client: Any, job_id: str, *, pause: float = _PAUSE, sleep: Callable[[float], None] = time.sleep) -> str:
+def wait_for(client: Any, job_id: str) -> str:
     """Waits until a job has ended; returns its state.
 
     What a driver that was killed left running goes on and finishes parts of the same step; the next job keeps them.
@@ -94,7 +93,7 @@ def wait_for(client: Any, job_id: str, *, pause: float = _PAUSE, sleep: Callable
         state = client.get_job(job_id).current_state.name.removeprefix("JOB_STATE_")
         if state in _ENDED:
             return state
-        sleep(pause)
+        time.sleep(_PAUSE)
 
 
 def console_link(runner: DataflowRunner, job_id: str) -> str:

@@ -30,5 +30,7 @@ def told_by(error: Exception, *, job: str, link: str | None = None) -> SimpipeEr
         kind = getattr(errors, found[1], SimpipeError)
         seen = f"; {link}" if link else ""
         return kind(_WHERE.sub("", found[2]), _WHERE.sub("", found[3]) + seen)
+    if found := re.search(r"State: ([A-Z]+), Error:\nNone\b", str(error)):  # Dataflow's own words, such as of a cancelled job
+        return SimpipeError(f"job {job} ended in state {found[1]}", f"see {link or _LOG}; {_AGAIN}")
     last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
     return SimpipeError(f"job {job} failed: {last[:300]}", f"see {link or _LOG}; {_AGAIN}")

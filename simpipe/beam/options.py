@@ -118,11 +118,6 @@ def run_graph(build: Callable[[beam.Pipeline], Any], job: Job) -> JobResult:
                 result.cancel()
         note_job(_ended(job, result, "CANCELLED", started))
         raise
-    except KeyboardInterrupt:
-        if result is not None:  # without its driver a job only costs money: the next one continues the step
-            with contextlib.suppress(Exception):  # whatever a runner has against it: the user's stop comes first
-                result.cancel()
-        raise
     except Exception as error:
         failed = _ended(job, result, "FAILED", started)
         note_job(failed)

@@ -61,30 +61,39 @@ def drawn(folder: Path, name: str, n: int) -> tuple[Path, Path]:
     return vectors, labels
 
 
-def run_of(folder: Path, name: str, n: int, *, held_out: int, overrides: list[str]) -> dict[str, Any]:
-    """Draws, runs the line anew, and prints a line a step."""
+def line_config(root: str, vectors: str, labels: str, *, n: int, held_out: int) -> dict[str, Any]:
+    """The line's configuration; what is not set is simpipe's default."""
+    return {
+        "name": "scale",
+        "root": root,
+        "seed": SEED,
+        "source": {"kind": "vectors", "path": vectors, "labels": labels},
+        "queries": {"fraction": min(0.1, held_out / n)},
+    }
+
+
+def run_of(
+    folder: Path, name: str, n: int, *, held_out: int, overrides: list[str]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Draws, and runs the line anew.
+
+    Returns:
+      What is printed of the run, and of each step.
+    """
     vectors, labels = drawn(folder, name, n)
     root = folder / "root"
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
-    config = {
-        "name": "scale",
-        "root": str(root),
-        "seed": SEED,
-        "source": {"kind": "vectors", "path": str(vectors), "labels": str(labels)},
-        "queries": {"fraction": min(0.1, held_out / n)},
-    }
     path = folder / "scale.yaml"
+    config = line_config(str(root), str(vectors), str(labels), n=n, held_out=held_out)
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     chosen = [word for override in overrides for word in ("--set", override)]
     load = os.getloadavg()[0]
     whole, steps = run_steps([sys.executable, "-m", "simpipe.cli", "run", "--config", str(path), *chosen])
     about = {"data": name, "n": n, "dim": DIM}
-    for step, usage in steps.items():
-        print(json.dumps({"what": "step", **about, "step": step, **usage.to_json()}), flush=True)
     release, manifest = releases.open_live(root)
     metrics = read_json(releases.resolve(release, manifest.file("metrics.json")))["metrics"]
-    return {
+    run = {
         **about,
         **whole.to_json(),
         "load": round(load, 1),
@@ -96,6 +105,7 @@ def run_of(folder: Path, name: str, n: int, *, held_out: int, overrides: list[st
         "recall_at_10": round(metrics["ann_recall_at_10"], 4),
         "label_precision_at_1": round(metrics["label_precision_at_1"], 4),
     }
+    return run, [{"what": "step", **about, "step": step, **usage.to_json()} for step, usage in steps.items()]
 
 
 def bytes_by_kind(root: Path) -> dict[str, int]:
@@ -125,7 +135,9 @@ def main() -> None:
     with workplace(chosen.scratch) as scratch:
         for n in sorted(map(int, chosen.sizes.split(","))):
             folder = scratch / f"scale-{chosen.data}-{n}"
-            run = run_of(folder, chosen.data, n, held_out=chosen.held_out, overrides=chosen.overrides)
+            run, steps = run_of(folder, chosen.data, n, held_out=chosen.held_out, overrides=chosen.overrides)
+            for step in steps:
+                print(json.dumps(step), flush=True)
             if chosen.fresh:
                 fraction = min(0.1, chosen.held_out / n)
                 found = searched(

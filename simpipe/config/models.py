@@ -10,6 +10,7 @@ from simpipe.config.base import Above0, Distance, Fraction, Model, Positive
 from simpipe.config.index import BuildConfig, RejectLimit, SearchConfig
 from simpipe.config.losses import Loss, MultiSimilarityConfig
 from simpipe.config.measure import CalibrateConfig, DedupeConfig, EvaluateConfig
+from simpipe.config.plan import PlanConfig
 from simpipe.config.recipes import EarlyStopping, Recipe, SupervisedRecipe
 from simpipe.config.release import GatesConfig, ReindexConfig
 from simpipe.config.runner import LocalRunner, Runner
@@ -293,3 +294,4 @@ class Config(Model):
     gates: GatesConfig = GatesConfig()
     report: ReportConfig = ReportConfig()
     runner: Runner = LocalRunner(kind="local")
+    plan: PlanConfig = PlanConfig()

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from simpipe.config.index import AutoRouter, Backend, FittedRouter, HashRouter, KMeansRouter, PackedRouter
 from simpipe.index.exact import exact_topk
-from simpipe.index.router import Router, fit_router
+from simpipe.index.router import Router, fine_clusters_of, fit_router
 
 _QUERIES = 1000
 _K = 10
@@ -36,6 +36,7 @@ _SCALE = 0.006
 _POWER = 0.6
 _ROUTE = 2.4e-5  # a multiply-add of routing
 _ASKED = 0.05  # a partition that exists, asked once for a block of 2,000 queries
+_PROBES = 1.1  # that packed routers took on clustered unit vectors, at 4 to 112 partitions
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def plan_router(sample: np.ndarray, config: AutoRouter, *, items: int, least: in
       is_exact: of the backend; a scan's cost grows with the rows.
       seed: of the routers.
     """
-    if (config.partitions is None and (least == 1 and items < 2 * _MIN_ROWS)) or config.partitions == 1 or len(sample) < 64:
+    if _is_plain(config, items=items, least=least) or len(sample) < 64:
         only = HashRouter(kind="hash", partitions=config.partitions or least)
         return Plan(fit_router(sample, only, seed=seed), only, (), least)
     sampled = Sampled.of(sample, items=items, seed=seed)
@@ -119,6 +120,51 @@ def plan_router(sample: np.ndarray, config: AutoRouter, *, items: int, least: in
     fewest = min((entry for entry in measured if entry.candidate.partitions == fewest_partitions), key=_microseconds)
     chosen = best if _microseconds(best) <= _GAIN * _microseconds(fewest) else fewest
     return Plan(chosen.router, chosen.config, tuple(entry.candidate for entry in measured), least)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the planner will probably choose, before there is a sample; of vectors that fall into clusters.
+
+    Attributes:
+      router: the choice. tried: the routers that it will fit and measure on the sample.
+    """
+
+    router: FittedRouter
+    tried: tuple[FittedRouter, ...]
+
+
+def expect_router(config: AutoRouter, *, items: int, least: int, dim: int, is_exact: bool) -> Expected:
+    """The choice of `plan_router` if packed routers need as few probes as they did where they were measured.
+
+    Args:
+      config, items, least, is_exact: see `plan_router`. dim: of the vectors.
+    """
+    sampled = min(items, config.sample)
+    if _is_plain(config, items=items, least=least) or sampled < 64:
+        return Expected(HashRouter(kind="hash", partitions=config.partitions or least), ())
+    cost = _scan_cost if is_exact else _search_cost
+    costs: dict[int, float] = {}
+    tried: list[FittedRouter] = []
+    for partitions in _counts(config, items, least):
+        routers = [each for each in _routers(config, partitions) if each.kind != "packed" or each.spill == "none"]
+        tried += [each for each in routers if each.kind != "hash"]
+        centroids = 0 if partitions == 1 else fine_clusters_of(routers[0], partitions, sampled)
+        before = min(costs.values(), default=math.inf)
+        probes = 1.0 if partitions == 1 else _PROBES
+        costs[partitions] = _cost_of_query(
+            centroids=centroids, dim=dim, partitions=partitions, probes=probes, searched=cost(items / partitions)
+        )
+        if costs[partitions] >= before:
+            break
+    fewest, best = min(costs), min(costs, key=costs.__getitem__)
+    chosen = best if costs[best] <= _GAIN * costs[fewest] else fewest
+    return Expected(_routers(config, chosen)[0], tuple(tried))
+
+
+def _is_plain(config: AutoRouter, *, items: int, least: int) -> bool:
+    """Whether nothing has to be measured."""
+    return config.partitions == 1 or (config.partitions is None and least == 1 and items < 2 * _MIN_ROWS)
 
 
 @dataclass(frozen=True)
@@ -206,10 +252,15 @@ def _measure(router: Router, config: FittedRouter, sampled: Sampled, *, items: i
         centroids = len(router.centroids)
         probes = float((nearness <= np.quantile(least, _TARGET)).sum() / len(nearness))
         factor = config.spill_factor if config.kind != "hash" and config.spill != "none" else 1.0
-    micro = _ROUTE * centroids * sampled.items.shape[1] + _ASKED * router.partitions
-    micro += probes * cost(items * factor / router.partitions)
+    dim, searched = sampled.items.shape[1], cost(items * factor / router.partitions)
+    micro = _cost_of_query(centroids=centroids, dim=dim, partitions=router.partitions, probes=probes, searched=searched)
     spill = "none" if config.kind == "hash" else config.spill
     return Candidate(config.kind, router.partitions, spill, centroids, round(factor, 3), round(probes, 3), round(micro, 2))
+
+
+def _cost_of_query(*, centroids: int, dim: int, partitions: int, probes: float, searched: float) -> float:
+    """Microseconds; `searched`: of one partition."""
+    return _ROUTE * centroids * dim + _ASKED * partitions + probes * searched
 
 
 def _search_cost(rows: float) -> float:

@@ -15,7 +15,7 @@ from simpipe.index.nearest import Nearest
 from simpipe.index.packing import affinity, pack, weights_of
 from simpipe.index.routing import ROUTER_FILE, Router, sample_rows
 
-__all__ = ["ROUTER_FILE", "Router", "fit_column_router", "fit_router", "sample_rows"]
+__all__ = ["ROUTER_FILE", "Router", "fine_clusters_of", "fit_column_router", "fit_router", "sample_rows"]
 
 _FLOOR = 0.5  # of the mean
 _WORTH = 50  # equal sampled vectors from which on it is worth to divide them
@@ -85,9 +85,7 @@ def _heavy_offsets(centroids: np.ndarray, offsets: np.ndarray, heavy: int) -> np
 
 
 def _packed(sample: np.ndarray, config: PackedRouter, partitions: int, *, cap: float, seed: int) -> Router:
-    wanted = min(max(4096, _CLUSTERS * partitions), max(len(sample) // _SAMPLED, 8 * partitions))
-    wanted = min(config.clusters or wanted, len(sample))
-    centroids = fine_clusters(sample, wanted, seed=seed)
+    centroids = fine_clusters(sample, fine_clusters_of(config, partitions, len(sample)), seed=seed)
     weights = weights_of(centroids, sample)
     heavy = np.flatnonzero(weights > max(cap * len(sample), _WORTH))
     light = np.setdiff1d(np.arange(len(centroids)), heavy)
@@ -110,6 +108,16 @@ def _packed(sample: np.ndarray, config: PackedRouter, partitions: int, *, cap: f
     owner[heavy] = bins + np.arange(len(heavy))
     splits = np.concatenate([np.ones(bins, np.int64), seats[: len(heavy)]])
     return _router("packed", centroids, owner, np.zeros(len(centroids), np.float32), splits)
+
+
+def fine_clusters_of(config: FittedRouter, partitions: int, sampled: int) -> int:
+    """How many centroids a router of so many partitions goes by, about; `sampled`: vectors that it learns from."""
+    if config.kind == "hash":
+        return 0
+    if config.kind == "kmeans":
+        return min(16 * partitions, sampled)
+    wanted = min(max(4096, _CLUSTERS * partitions), max(sampled // _SAMPLED, 8 * partitions))
+    return min(config.clusters or wanted, sampled)
 
 
 def _router(kind: str, centroids: np.ndarray, owner: np.ndarray, offsets: np.ndarray, splits: np.ndarray) -> Router:

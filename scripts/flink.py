@@ -196,7 +196,7 @@ class Cluster:
             "taskmanager.memory.managed.fraction": 0.2,
             "taskmanager.memory.jvm-metaspace.size": "512m",  # every job loads the runner's classes anew
             "restart-strategy.type": "fixed-delay",
-            "restart-strategy.fixed-delay.attempts": 3,
+            "restart-strategy.fixed-delay.attempts": 2,
             "restart-strategy.fixed-delay.delay": "2 s",
             "heartbeat.interval": 2_000,  # ms: a killed task manager is missed after seconds, not a minute
             "heartbeat.timeout": 30_000,

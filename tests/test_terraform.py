@@ -25,7 +25,7 @@ EXAMPLE = MODULE / "examples" / "nightly"
 @pytest.fixture
 def module(tmp_path) -> Path:
     """A copy of the module to break."""
-    return Path(shutil.copytree(MODULE, tmp_path / "terraform"))
+    return Path(shutil.copytree(MODULE, tmp_path / "terraform", ignore=shutil.ignore_patterns(".terraform*")))
 
 
 # --- the module as it is ------------------------------------------------------------------------------------------------
@@ -53,6 +53,12 @@ def test_everything_of_the_example_fits_the_module():
     given = {attribute.name for attribute in call.attributes} - {"source"}
     assert given <= set(variables)
     assert {name for name, block in variables.items() if block.get("default") is None} <= given
+
+
+def test_the_readme_names_every_input_and_output():
+    text = (MODULE / "README.md").read_text()
+    names = [block.labels[0] for block in read_module(MODULE) if block.kind in ("variable", "output")]
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 def test_the_example_holds_a_valid_configuration():

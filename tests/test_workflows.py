@@ -16,6 +16,9 @@ from hcl_files import read_module
 from workflow_checks import check_workflow
 from workflow_runs import Run, WorkflowError
 
+from simpipe.run_summary import GateResult, Problem, RunSummary
+from simpipe.template import PARAMETERS
+
 MODULE = Path(__file__).parents[1] / "terraform"
 NIGHTLY = MODULE / "workflows" / "nightly.yaml"
 RELEASE_AGE = MODULE / "workflows" / "release_age.yaml"
@@ -64,7 +67,7 @@ def test_events_that_alerts_count_are_logged():
         ),
         ("${sys.now() > deadline}", "${delay > 200}", "has no limit"),
         ("          - delay: 30\n", "", "delay may not be set yet"),
-        ('          - promote: ${sys.get_env("PROMOTE")}\n', "", "left_to_us: promote may not be set yet"),
+        ('          - promote: ${sys.get_env("PROMOTE")}\n', "", "who_publishes: promote may not be set yet"),
         ("        result: summary\n    - has_summary", "    - has_summary", "summary may not be set yet"),
         ("${math.min(delay * 1.5, 300)}", "${math.min(delay * 1.5, 300}", "brackets or quotes do not balance"),
         ("${math.min(delay * 1.5, 300)}", "${math.min(delay * 1.5, 300)", "an expression fills its string"),
@@ -81,6 +84,11 @@ def test_events_that_alerts_count_are_logged():
             "run_verb needs steps, and has params at most",
         ),
         ("stamp:\n  params: [release", "notes:\n  params: [release", "call: stamp is no subworkflow"),
+        (
+            "            next: gate_failed\n",
+            "            assign: []\n",
+            "states: a case has a condition and one of next, raise, return",
+        ),
         ("main:\n", "begin:\n", "no main"),
         ("main:\n", "main: [\n", "while parsing"),
     ],
@@ -108,7 +116,7 @@ _PARAMETERS = {
     "config": "gs://deploy/configs/line.yaml",
     "jobs_on": "dataflow",
     "root": "gs://root-bucket/root",
-    "sdk_container_image": "i",
+    "sdk_container_image": f"host/project/images/simpipe@sha256:{7:064x}",
 }
 _ENVIRONMENT = {
     "ENVIRONMENT": json.dumps({"ipConfiguration": "WORKER_IP_PRIVATE"}),
@@ -125,8 +133,19 @@ _ENVIRONMENT = {
     "TEMPLATE": "gs://deploy/templates/simpipe.json",
     "TEMP_BUCKET": "temp-bucket",
 }
+_TEMPLATE = {parameter.name: parameter for parameter in PARAMETERS}
 _OLD = {"release": "20261130T031500Z-aaaaaa", "previous": None, "published_at": "2026-11-30T03:15:00Z"}
 _NEW = {"release": "20261201T031500Z-bbbbbb", "previous": _OLD["release"], "published_at": "2026-12-01T03:15:00Z"}
+_SUMMARY: dict[str, Any] = {
+    "state": "done",
+    "outcome": "published",
+    "started_at": "2026-12-01T03:15:00Z",
+    "finished_at": "2026-12-01T03:35:00Z",
+    "seconds": 1200.0,
+    "cpu_seconds": 60.0,
+    "simpipe_version": "1",
+    "runner": "dataflow",
+}
 
 
 @dataclass
@@ -148,7 +167,9 @@ class Cloud:
                 raise WorkflowError({"code": error[1], "message": "no", "tags": ["HttpError"]})
         assert args["auth"] == {"type": "OAuth2"}
         if url == "https://dataflow/launch":
-            self.launches.append(args["body"]["launchParameter"])
+            launch = args["body"]["launchParameter"]
+            assert all(_TEMPLATE[name].accepts(value) for name, value in launch["parameters"].items()), launch
+            self.launches.append(launch)
             self.left = self.polls
             return {"job": {"id": f"job-{len(self.launches)}"}}
         if url.startswith("https://dataflow/jobs/job-"):
@@ -175,7 +196,8 @@ class Cloud:
         state, summary, live = self.ends[len(self.launches) - 1]
         run_id = self.launches[-1]["parameters"]["run_id"]
         if summary is not None:
-            self.objects[f"root/runs/{run_id}.json"] = {"format": 1, "run_id": run_id, "error": None, "gate": None, **summary}
+            told = RunSummary(run_id, "reindex", "line.yaml", **{**_SUMMARY, **summary}).to_json()
+            self.objects[f"root/runs/{run_id}.json"] = json.loads(json.dumps(told))
         self.live = live or self.live
         return {"currentState": state}
 
@@ -198,7 +220,7 @@ def _events(run: Run) -> list[tuple[str, str]]:
 
 
 def test_a_release_is_published():
-    cloud = Cloud([("JOB_STATE_DONE", {"state": "done", "release": _NEW["release"]}, _NEW)], polls=12)
+    cloud = Cloud([("JOB_STATE_DONE", {"release": _NEW["release"]}, _NEW)], polls=12)
     run, result = _run(cloud)
     (launch,) = cloud.launches
     assert launch["jobName"] == "simpipe-small-nightly"
@@ -215,7 +237,7 @@ def test_a_release_is_published():
 
 
 def test_nothing_changed():
-    run, result = _run(cloud := Cloud([("JOB_STATE_DONE", {"state": "done", "release": None}, None)]))
+    run, result = _run(cloud := Cloud([("JOB_STATE_DONE", {"outcome": "unchanged"}, None)]))
     assert result["release"] == _OLD["release"]
     assert _events(run) == [("live", "INFO")]
     assert cloud.objects["status/nightly.json"]["release"] == _OLD["release"]
@@ -223,15 +245,22 @@ def test_nothing_changed():
 
 @pytest.mark.parametrize("state", ["JOB_STATE_DONE", "JOB_STATE_FAILED"])
 def test_a_gate_failed(state):
-    summary = {"state": "gate_failed", "release": _NEW["release"], "gate": {"passed": False, "failed": ["ann_recall"]}}
+    summary = {
+        "state": "gate_failed",
+        "release": _NEW["release"],
+        "outcome": "gate_failed",
+        "message": "recall fell",
+        "gate": GateResult(False, ("ann_recall",)),
+    }
     run, result = _run(cloud := Cloud([(state, summary, None)]))
     assert (result["state"], result["release"], result["failed"]) == ("gate_failed", _NEW["release"], ["ann_recall"])
     assert _events(run) == [("gate_failed", "WARNING")]
+    assert run.logs[0]["message"] == "recall fell"
     assert "status/nightly.json" not in cloud.objects
 
 
 def test_another_release_went_live_meanwhile():
-    summary = {"state": "conflict", "release": None, "error": {"message": "another one runs", "exit_code": 3}}
+    summary = {"state": "conflict", "outcome": "conflict", "error": Problem("another one runs", "run again", 3)}
     run, result = _run(Cloud([("JOB_STATE_DONE", summary, None)]))
     assert result["state"] == "conflict"
     assert _events(run) == [("busy", "WARNING")]
@@ -246,7 +275,7 @@ def test_another_job_is_active():
 
 
 def test_a_verb_failed():
-    summary = {"state": "failed", "release": None, "error": {"message": "no such file", "exit_code": 1}}
+    summary = {"state": "failed", "outcome": "failed", "error": Problem("no such file", "name another", 1)}
     run, error = _run(Cloud([("JOB_STATE_FAILED", summary, None)]))
     assert error["message"].endswith("no such file")
     assert _events(run) == [("run_failed", "ERROR")]
@@ -268,8 +297,8 @@ def test_a_job_takes_too_long():
 
 def test_the_workflow_publishes():
     ends = [
-        ("JOB_STATE_DONE", {"state": "done", "release": _NEW["release"]}, None),
-        ("JOB_STATE_DONE", {"state": "done", "release": _NEW["release"]}, _NEW),
+        ("JOB_STATE_DONE", {"outcome": "built", "release": _NEW["release"]}, None),
+        ("JOB_STATE_DONE", {"release": _NEW["release"]}, _NEW),
     ]
     run, result = _run(cloud := Cloud(ends), PROMOTE="workflow")
     first, second = [launch["parameters"] for launch in cloud.launches]
@@ -281,13 +310,18 @@ def test_the_workflow_publishes():
 
 @pytest.mark.parametrize("release", [None, _OLD["release"]])
 def test_the_workflow_publishes_nothing_where_nothing_changed(release):
-    run, _ = _run(cloud := Cloud([("JOB_STATE_DONE", {"state": "done", "release": release}, None)]), PROMOTE="workflow")
+    run, _ = _run(cloud := Cloud([("JOB_STATE_DONE", {"outcome": "unchanged", "release": release}, None)]), PROMOTE="workflow")
     assert len(cloud.launches) == 1
     assert _events(run) == [("live", "INFO")]
 
 
 def test_the_workflow_does_not_publish_what_failed_a_gate():
-    summary = {"state": "gate_failed", "release": _NEW["release"], "gate": {"passed": False, "failed": ["items"]}}
+    summary = {
+        "state": "gate_failed",
+        "release": _NEW["release"],
+        "outcome": "gate_failed",
+        "gate": GateResult(False, ("items",)),
+    }
     run, _ = _run(cloud := Cloud([("JOB_STATE_DONE", summary, None)]), PROMOTE="workflow")
     assert len(cloud.launches) == 1
     assert _events(run) == [("gate_failed", "WARNING")]
@@ -295,7 +329,7 @@ def test_the_workflow_does_not_publish_what_failed_a_gate():
 
 def test_requests_are_tried_again():
     errors = [("https://dataflow/launch", 503), ("https://dataflow/jobs/", 502), ("https://storage.googleapis.com/", 429)]
-    _, result = _run(cloud := Cloud([("JOB_STATE_DONE", {"state": "done", "release": None}, None)], errors=errors))
+    _, result = _run(cloud := Cloud([("JOB_STATE_DONE", {"outcome": "unchanged"}, None)], errors=errors))
     assert result["state"] == "done"
     assert not cloud.errors
     assert len(cloud.launches) == 1

@@ -12,6 +12,7 @@ from workflow_files import END, Step, Subworkflow, assigned, expressions, names,
 
 _ACTIONS = {"assign", "call", "raise", "return", "switch", "try"}
 _BESIDE = {"call": {"args", "result", "next"}, "assign": {"next"}, "switch": {"next"}, "try": {"retry", "except", "next"}}
+_CASES = {"next", "raise", "return"}
 _CALLS = {
     "http.get": {"url"},
     "http.post": {"url", "body"},
@@ -59,6 +60,9 @@ def _shape(flow: Subworkflow, flows: dict[str, Subworkflow]) -> Iterator[tuple[i
             continue
         if unknown := step.body.keys() - kinds - _BESIDE.get(next(iter(kinds)), set()):
             yield step.line, f"{step.name}: unknown key {', '.join(sorted(unknown))}"
+        for case in step.body.get("switch", []):
+            if len(case) != 2 or "condition" not in case or not case.keys() & _CASES:
+                yield step.line, f"{step.name}: a case has a condition and one of {', '.join(sorted(_CASES))}"
         for target in _targets(step):
             if target != END and target not in by_name:
                 yield step.line, f"{step.name}: next: {target} is no step"
@@ -183,9 +187,6 @@ def _variables(flow: Subworkflow) -> Iterator[tuple[int, str]]:
 def _in_order(step: Step) -> Iterator[Any]:
     """What a step evaluates, one part after the other."""
     action = step.action
-    for entry in action.get("assign", []):
-        yield {"assign": [entry]}
-    for case in action.get("switch", []):
-        yield case["condition"]
-        yield {"steps": [value for key, value in case.items() if key != "condition"]}
+    yield from ({"assign": [entry]} for entry in action.get("assign", []))
+    yield from action.get("switch", [])
     yield [action.get("args"), action.get("return"), action.get("raise"), step.body.get("retry")]

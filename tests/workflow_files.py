@@ -95,7 +95,7 @@ def _lay(flow: Subworkflow, steps: yaml.Node, depth: tuple[str, ...], after: str
         if "switch" in step.body:
             for case in step.body["switch"]:
                 if "return" not in case and "raise" not in case:
-                    flow.jumps.append(Jump(step.name, case.get("next", goes_on), frozenset(assigned(case))))
+                    flow.jumps.append(Jump(step.name, case.get("next", goes_on)))
             flow.jumps.append(Jump(step.name, goes_on))
         elif "try" in step.body:
             tried = {child.value: value for child, value in inner["try"].value}
@@ -114,7 +114,7 @@ def _lay(flow: Subworkflow, steps: yaml.Node, depth: tuple[str, ...], after: str
 
 
 def assigned(body: dict[str, Any]) -> list[str]:
-    """Variables that a step, or a case of a switch, sets."""
+    """Variables that a step sets."""
     names = [name for entry in body.get("assign", []) for name in entry]
     return [*names, *([body["result"]] if "result" in body else [])]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.line_keys import LineKeys, dump
-from simpipe import files, releases
+from simpipe import files, recording, releases
 from simpipe.config import Config
 from simpipe.cutpoints import CUTPOINTS_JSON
 from simpipe.data.examples import DatasetInfo, verify_dataset
@@ -21,6 +21,7 @@ from simpipe.training.encoder import EncoderInfo
 from simpipe.verdict import Verdict
 
 Say = Callable[[str], None]
+_TRAIN_JSON = "train.json"  # see `simpipe.training.record`, which loads TensorFlow
 
 
 class Line(LineKeys):
@@ -47,15 +48,18 @@ class Line(LineKeys):
             self._say(f"{step:<10} waiting: another process works on it")
 
         started = time.monotonic()
-        with files.locked(self.root / ".locks" / lock, waiting):
-            if done():
-                self._say(f"{step:<10} skipped, unchanged: {tell()}")
-                return
-            run()
-        self._say(f"{step:<10} done in {time.monotonic() - started:.1f} s: {tell()}")
+        with recording.step(step) as noted:
+            with files.locked(self.root / ".locks" / lock, waiting):
+                skipped = done()
+                if not skipped:
+                    run()
+            noted.state, noted.detail = "skipped" if skipped else "done", tell()
+        how = "skipped, unchanged" if skipped else f"done in {time.monotonic() - started:.1f} s"
+        self._say(f"{step:<10} {how}: {noted.detail}")
 
     def _release_step(self, step: str, *, done: Callable[[], bool], run: Callable[[], Any], tell: Callable[[], str]) -> None:
         self._step(step, f"release-{self.steps['build'][:12]}", done=done, run=run, tell=tell)
+        recording.note_release(self.release()[1])
 
     def shard(self) -> DatasetInfo:
         """Source to TFRecord shards."""
@@ -94,8 +98,12 @@ class Line(LineKeys):
             info = EncoderInfo.load(folder)
             _check_size(folder, info.model_file, info.size)
 
-        self._step("train", f"encoder-{folder.name}", done=lambda: _whole(check), run=run, tell=tell)
-        return EncoderInfo.load(folder)
+        with recording.step("train") as noted:
+            self._step("train", f"encoder-{folder.name}", done=lambda: _whole(check), run=run, tell=tell)
+            info, record = EncoderInfo.load(folder), folder / _TRAIN_JSON
+            steps = {"steps": files.read_json(record)["steps"]} if record.exists() else {}
+            noted.numbers = {"epochs": len(info.history["loss"]), **steps, **info.metrics}
+        return info
 
     def embed(self) -> EmbeddingsInfo:
         """Shards through the encoder to embeddings; or the import of ready-made vectors."""
@@ -276,6 +284,8 @@ class Line(LineKeys):
             return f"{self.release()[1].release} is live" if found is None else told(found)
 
         self._release_step("gate", done=done, run=run, tell=tell)
+        if found is not None:
+            recording.note_gate(found)
         return found
 
     def _judged(self) -> Verdict | None:
@@ -306,10 +316,12 @@ class Line(LineKeys):
         """
         from pipelines import gate
 
-        verdict: Verdict | None = None
-        if not self._is_live():
+        verdict, was_live = None, self._is_live()
+        if not was_live:
             self._require("calibrate", "evaluate", "report")
             verdict = self._judged() or self.gate()
+            if verdict is not None:
+                recording.note_gate(verdict)
 
         def run() -> None:
             assert verdict is not None
@@ -320,6 +332,7 @@ class Line(LineKeys):
             return f"{self.release()[1].release} is live{forced}"
 
         self._release_step("publish", done=self._is_live, run=run, tell=tell)
+        recording.note(outcome="unchanged" if was_live else "published", message=tell())
         found = releases.read_pointer(self.root)
         assert found is not None
         return found
@@ -329,7 +342,7 @@ class Line(LineKeys):
         if self.config.gates.canaries is not None:
             from simpipe.canaries import load_canaries
 
-            load_canaries(files.local(self.config.gates.canaries.path))  # a mistake in it is told at once
+            load_canaries(files.located(self.config.gates.canaries.path))  # a mistake in it is told at once
         if self.has_encoder:
             self.shard()
             self.train()

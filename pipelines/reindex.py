@@ -6,7 +6,6 @@ python -m pipelines.reindex --config configs/reindex.yaml
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.live_line import LiveLine
-from simpipe import files, releases
+from simpipe import files, recording, releases
 from simpipe.code import code_version
 from simpipe.config import Config
 from simpipe.config.models import VectorsSource
@@ -61,7 +60,7 @@ def run(
     """
     if config.build.representatives is not None:
         raise ConfigError("build.representatives: a re-index indexes all items", "set it to null, or use `simpipe run`")
-    root = files.local(config.root)
+    root = files.located(config.root)
 
     before = releases.read_pointer(root)
     live = before.release if before else None
@@ -75,6 +74,7 @@ def run(
     except PublishConflictError as error:
         now = releases.read_pointer(root)
         summary = ReindexSummary("conflict", error.message, now.release if now else None, base=live)
+    summary.note()
     return replace(summary, seconds=stages.seconds, cpu_seconds=stages.cpu_seconds)
 
 
@@ -124,7 +124,7 @@ class _Reindex:
         else:
             embeddings, changes = self._changes(present)
             if not changes.any:
-                shutil.rmtree(embeddings)
+                files.remove_folder(embeddings)
                 if not wanted:
                     self._remember(self.base.release)
                     return replace(self._summary("unchanged", unchanged), items=changes.items, queries=changes.queries)
@@ -135,7 +135,7 @@ class _Reindex:
 
     @cached_property
     def _deltas(self) -> Deltas | None:
-        return None if self.deltas is None else read_deltas(self.config, files.local(self.deltas))
+        return None if self.deltas is None else read_deltas(self.config, files.located(self.deltas))
 
     @cached_property
     def _line(self) -> LiveLine:
@@ -152,7 +152,7 @@ class _Reindex:
             if self.base.encoder.folder is None:
                 raise ConfigError(f"release {self.base.release}: its encoder is not kept", "set reindex.encoder to its folder")
             return files.inside(self.root, self.base.encoder.folder)
-        folder = files.local(given).resolve()
+        folder = files.located(given).resolve()
         if not folder.is_relative_to(self.root.resolve()):
             raise ConfigError(f"reindex.encoder: {folder} is not under {self.root}", f"copy it to {self.root / 'encoders'}")
         return self.root / folder.relative_to(self.root.resolve())
@@ -243,7 +243,7 @@ class _Reindex:
                 return embeddings, built
             if built and drift is not None:
                 self.reasons = [drift]
-                shutil.rmtree(built[0])
+                files.remove_folder(built[0])
         self.say(f"reindex    all partitions anew: {'; '.join(self.reasons)}")
         whole = self._export(self.folder, self.base, embeddings)
         return embeddings, self._build(whole, self._key("rebuild", embeddings=whole.name, config=settings))
@@ -299,6 +299,8 @@ class _Reindex:
         folder, manifest = self._measure(folder, manifest, embeddings)
         with self.stages.stage("gate"):
             folder, manifest, verdict = gate.judged(self.config, self.root, folder, manifest)
+            recording.note_release(manifest)
+            recording.note_gate(verdict)
         failed = tuple(verdict.failed)
         if failed and not force:
             reasons = "; ".join(check.reason for check in verdict.checks if not check.passed)

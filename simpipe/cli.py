@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from simpipe import __version__
-from simpipe.verbs.options import RUNNERS, add_verbs
+from simpipe.verbs.options import RUNNERS, add_run_id, add_verbs
 
 _STEPS = {
     "shard": "source -> TFRecord shards with dataset.json (Beam)",
@@ -104,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
             of = verb.add_mutually_exclusive_group()
             of.add_argument("--group", metavar="VALUE", help="use the cutpoint of this value of the column calibrate.by")
             of.add_argument("--by-label", action="store_true", help="use the cutpoint of the match's label (calibrate.by: label)")
+    add_run_id(verbs)
     return top
 
 

@@ -6,15 +6,16 @@ import argparse
 import importlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from simpipe import files
+from simpipe import files, recording
 from simpipe.config import Config, load_config
 from simpipe.errors import ConfigError, ContractError
-from simpipe.verbs.options import VERBS
+from simpipe.run_summary import root_of
+from simpipe.verbs.options import RECORDED, VERBS
 
-_WITHOUT_JOB = ("train", "publish", "inspect", "gate", "releases", "diff", "tag", "rollback", "prune", "fsck")
+_WITHOUT_JOB = ("train", "publish", "inspect", "gate", "releases", "diff", "tag", "rollback", "prune", "fsck", "runs")
 
 
 def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
@@ -39,10 +40,24 @@ def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
         return _examples(_examples_of(config, options.verb), options, beam_args)
     if beam_args and options.verb in _WITHOUT_JOB:
         raise _no_job(f"`{options.verb}`")
+    return _recorded(config.root, config, options, lambda: _verb(config, options, beam_args))
+
+
+def _verb(config: Config, options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     if options.verb in VERBS:
         module = importlib.import_module(f"simpipe.verbs.{options.verb}")
         return module.execute(config, options, beam_args)
     return _step(config, options, beam_args)
+
+
+def _recorded(root: str, config: Config | None, options: argparse.Namespace, work: Callable[[], int]) -> int:
+    """Does the work; the summary of the run goes under the root, unless the verb changes nothing."""
+    asked = options.verb in RECORDED and not getattr(options, "dry_run", False)
+    where = root_of(files.located(root)) if asked else None
+    if where is None:
+        return work()
+    name, runner = (options.config, config.runner.kind) if config else ("", "local")
+    return recording.record(recording.Run(options.verb, where, name, runner, options.run_id), work)
 
 
 def _config(options: argparse.Namespace) -> Config:
@@ -78,7 +93,9 @@ def _step(config: Config, options: argparse.Namespace, beam_args: Sequence[str])
         from pipelines import gate
 
         pointer = gate.publish_by_name(config, line.root, options.release, force=options.force)
-        _say(f"publish    {pointer.release} is live (before: {pointer.previous})")
+        said = f"{pointer.release} is live (before: {pointer.previous})"
+        recording.note(outcome="published", release=pointer.release, message=said)
+        _say(f"publish    {said}")
         return 0
     if verb == "run":
         line.run()
@@ -171,7 +188,7 @@ def _query(root: str, config: Config | None, options: argparse.Namespace, beam_a
     if options.queries is not None:
         from pipelines import lookup
 
-        return lookup.run_options(root, options, beam_args, config=config)
+        return _recorded(root, config, options, lambda: lookup.run_options(root, options, beam_args, config=config))
     if options.out is not None:
         raise ConfigError("--out goes with --queries", "add --queries FILE.parquet, or leave out --out")
     if beam_args:
@@ -181,7 +198,7 @@ def _query(root: str, config: Config | None, options: argparse.Namespace, beam_a
 
     searcher = open_release(root, options.release)
     queries = load_queries(
-        files.local(root), searcher, ids=options.ids, images=options.images, vectors=options.vectors, encoder=options.encoder
+        files.located(root), searcher, ids=options.ids, images=options.images, vectors=options.vectors, encoder=options.encoder
     )
     cutpoint = options.cutpoint if options.verb == "match" else None
     how = {name: getattr(options, name) for name in ("target_recall", "exact", "where") if options.verb == "lookup"}

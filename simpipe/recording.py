@@ -27,10 +27,6 @@ from simpipe.pointer import read_pointer
 from simpipe.run_summary import GateResult, Problem, RunSummary, Step, StepState, state_of, time_text
 from simpipe.verdict import Verdict
 
-RECORDED = (
-    *("shard", "train", "embed", "import", "build", "calibrate", "evaluate", "publish", "dedupe", "run"),
-    *("reindex", "gate", "tag", "rollback", "prune", "fsck", "lookup", "match"),
-)
 _OF_A_ROOT = ("publish", "reindex", "gate", "tag", "rollback", "prune", "fsck", "lookup", "match")  # they make none
 _EVENTS = {"conflict": "busy", "gate_failed": "gate_failed", "failed": "run_failed"}
 _SEVERITIES = {"done": "INFO", "conflict": "WARNING", "gate_failed": "WARNING", "failed": "ERROR"}

@@ -11,9 +11,10 @@ from typing import Any, Literal
 from simpipe import files
 from simpipe.errors import ContractError, GateFailedError, PublishConflictError
 from simpipe.job import JobResult
+from simpipe.leases import RELEASES
+from simpipe.manifest import MANIFEST_JSON
 
 RUNS = "runs"
-RUN_ID = r"[A-Za-z0-9][A-Za-z0-9-]{0,62}"
 FORMAT = 1
 KEPT = 100  # newest ones that prune leaves, however old
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -94,6 +95,13 @@ class RunSummary:
     def save(self, root: Path) -> None:
         """Writes it; an earlier attempt of the same run is replaced."""
         files.write_json(root / RUNS / f"{self.run_id}.json", self.to_json())
+
+
+def root_of(where: Path) -> Path | None:
+    """The root that a command works on, given as such or as the folder of one of its releases; None: a release without a root."""
+    if not (where / MANIFEST_JSON).is_file():
+        return where
+    return where.parent.parent if where.parent.name == RELEASES else None
 
 
 def state_of(exit_code: int) -> State:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import AsList, AsSingleton, PBegin
 
 from simpipe import files
 from simpipe.beam.io import SHOWN_REJECTS, Outcome, WriteSummary, write_rejects
+from simpipe.beam.metrics import count, count_read, timed
 from simpipe.beam.workers import held_once
 from simpipe.build import BuildPlan, build_one_partition, build_one_store_file
 from simpipe.build_start import start_build
@@ -74,20 +72,23 @@ def _fit(sample: _Sample, plan: BuildPlan) -> int:
     items, queries = (pa.concat_tables([none, *tables]) for tables in (sample.items, sample.queries))
     with blas_threads(1):
         partitions = start_build(plan, items, queries, sample.values)
-    Metrics.counter("simpipe", "router-sample").inc(len(items))
+    count("sample-items", len(items))
     return partitions
 
 
 def _route(number: int, partitions: int, plan: BuildPlan) -> Outcome:
-    router = Router.load(Path(plan.folder) / ROUTER_FILE)
+    router = Router.load(files.located(plan.folder) / ROUTER_FILE)
     spec = plan.route_into(partitions)
     # A worker is one processor: more threads for products this small spend more than they save.
-    with blas_threads(1):
-        found = route_file(plan.source(number), router, spec, work=Path(plan.work), number=number, members=_members(plan))
+    with blas_threads(1), timed("route-msec"):
+        found = route_file(
+            plan.source(number), router, spec, work=files.located(plan.work), number=number, members=_members(plan)
+        )
     name = f"route-{number:05d}"
-    write_rejects(Path(plan.folder), name, found.rejects)
-    _count(found.counts)
-    Metrics.counter("simpipe", "spilled").inc(found.copies)
+    write_rejects(files.located(plan.folder), name, found.rejects)
+    count_read(found.counts)
+    count("in-bytes", plan.checksums[number][0])
+    count("copies", found.copies)
     record = {"path": name, "rows": found.counts.written, "copies": found.copies, "representatives": found.representatives}
     return Outcome(found.counts, (record,), tuple(found.rejects[:SHOWN_REJECTS]))
 
@@ -96,28 +97,24 @@ def _numbers(partitions: int) -> list[int]:
     return list(range(partitions))
 
 
-def _count(counts: Counts) -> None:
-    Metrics.counter("simpipe", "in-items").inc(counts.read)
-    Metrics.counter("simpipe", "rejected").inc(counts.rejected)
-    Metrics.counter("simpipe", "excluded").inc(counts.excluded)
-
-
 def _query_ids(number: int, plan: BuildPlan) -> int:
-    return route_query_ids(plan.source(number), plan.route, work=Path(plan.work), number=number)
+    return route_query_ids(plan.source(number), plan.route, work=files.located(plan.work), number=number)
 
 
 def _partition(number: int, routed: list[Outcome], partitions: int, plan: BuildPlan) -> Outcome:
-    started = time.monotonic()
-    with blas_threads(1):
+    with blas_threads(1), timed("build-msec"):
         record = build_one_partition(plan, number, partitions=partitions)
-    Metrics.distribution("simpipe", "build-msec").update(int(1000 * (time.monotonic() - started)))
-    Metrics.counter("simpipe", "out-items").inc(record["rows"])
-    Metrics.counter("simpipe", "out-bytes").inc(record["bytes"])
+    count("index-items", record["rows"])
+    count("out-bytes", record["bytes"])
     return Outcome(Counts(record["rows"], record["rows"], 0), (record,))
 
 
 def _store(number: int, routed: list[Outcome], query_ids: list[int], plan: BuildPlan) -> Outcome:
-    record, duplicates = build_one_store_file(plan, number)
+    with timed("store-msec"):
+        record, duplicates = build_one_store_file(plan, number)
+    count("out-items", record["rows"])
+    count("duplicates", len(duplicates))
+    count("out-bytes", sum(entry["size"] for entry in record["files"]))
     rejects = tuple(Reject(**vars(reject)) for reject in duplicates[:SHOWN_REJECTS])
     return Outcome(Counts(record["rows"] + len(duplicates), record["rows"], len(duplicates)), (record,), rejects)
 
@@ -134,7 +131,7 @@ class BuildRelease(beam.PTransform):
 
     def expand(self, input_or_inputs: PBegin) -> tuple[Any, ...]:
         plan, begin = self.plan, input_or_inputs
-        work = Path(plan.work)
+        work = files.located(plan.work)
         numbers = list(range(len(plan.files)))
         # Hash routing without a profile learns nothing from the data: no pass over it for a sample.
         sampled = numbers if plan.sample_share or plan.route.column else []
@@ -180,6 +177,6 @@ class BuildRelease(beam.PTransform):
 
 def work_files(plan: BuildPlan) -> int:
     """Finished parts so far, for progress."""
-    folder = Path(plan.folder)
-    done = [*Path(plan.work).glob("route-*.arrow"), *folder.glob("partitions/*"), *folder.glob("store/*.parquet")]
+    folder = files.located(plan.folder)
+    done = [*files.located(plan.work).glob("route-*.arrow"), *folder.glob("partitions/*"), *folder.glob("store/*.parquet")]
     return len([path for path in done if not path.name.startswith(files.TMP_PREFIX)])

@@ -9,10 +9,10 @@ from pathlib import Path
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection, PValue
 
 from simpipe import files
+from simpipe.beam.metrics import count, timed
 from simpipe.beam.workers import held_once
 from simpipe.calibration.counts import LABEL, Accumulator, CalibrationCounts, CountSpec, count_answer
 from simpipe.index.answers import Answer
@@ -56,14 +56,15 @@ def _read_labels(path: str) -> pa.Array:
 
 def _count(answer: Answer, spec: CountSpec, labels: str) -> CalibrationCounts:
     known = held_once("index labels", labels, lambda: _read_labels(labels))
-    counts = count_answer(answer, spec, known)
-    Metrics.counter("simpipe", "labelled").inc(counts.labelled)
-    Metrics.counter("simpipe", "open-set").inc(counts.open_set)
+    with timed("calibrate-msec"):
+        counts = count_answer(answer, spec, known)
+    count("labelled", counts.labelled)
+    count("open-set", counts.open_set)
     return counts
 
 
 def _write(counts: CalibrationCounts, path: str) -> None:
-    counts.save(Path(path))
+    counts.save(files.located(path))
 
 
 @dataclass

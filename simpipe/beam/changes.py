@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import AsList, PBegin, PCollection, PValue
 
 from simpipe import files
 from simpipe.beam.embed import finished, outcome
-from simpipe.beam.io import SHOWN_REJECTS, Outcome, WriteSummary, write_rejects
+from simpipe.beam.io import Outcome, WriteSummary
+from simpipe.beam.metrics import Counter, count, timed
 from simpipe.beam.workers import held_once
 from simpipe.reindex.detect import ChangesPlan, join_bucket, scatter_dropped, scatter_old_queries, scatter_vectors, wanted_rows
 from simpipe.reindex.embed_changes import Part, contents_function, copy_part, import_part, scatter_shard
 from simpipe.reindex.units import ExampleUnits, Units, VectorUnits
 from simpipe.types import Counts, Reject
 
+_KINDS: tuple[Counter, ...] = ("added", "changed", "deleted", "unchanged")
 _SHOWN_DUPLICATES = 5  # of a bucket
 
 
@@ -27,15 +28,19 @@ def _scan(number: int, units: VectorUnits | ExampleUnits, plan: ChangesPlan) -> 
     name = f"scan-{number:05d}"
     if isinstance(units, VectorUnits):
         block = units.plan.blocks[number]
-        content = scatter_vectors(units.source, units.plan, block, units.spec, plan)
+        with timed("scan-msec"):
+            content = scatter_vectors(units.source, units.plan, block, units.spec, plan)
+        count("in-bytes", 4 * units.plan.dim * block.rows)
         counts = Counts(block.rows - content.excluded, len(content.table), len(content.rejects))
         record = {"path": name, "unit": number, "labels": content.labels, "excluded": content.excluded}
-        return outcome(Path(plan.folder), name, [record], counts, content.rejects)
+        return outcome(files.located(plan.folder), name, [record], counts, content.rejects)
     unit, info = units.shards[number], units.spec.info
-    files.verify(Path(unit.path), files.FileEntry(unit.info.path, unit.info.size, unit.info.sha256))
+    files.verify(files.located(unit.path), files.FileEntry(unit.info.path, unit.info.size, unit.info.sha256))
     parse = held_once("contents", (info.input, tuple(info.metadata.items())), lambda: contents_function(info))
-    counts = scatter_shard(parse, unit, number, info, plan, units.classes)
-    return outcome(Path(plan.folder), name, [{"path": name, "unit": number, "excluded": counts.excluded}], counts, [])
+    with timed("scan-msec"):
+        counts = scatter_shard(parse, unit, number, info, plan, units.classes)
+    count("in-bytes", unit.info.size)
+    return outcome(files.located(plan.folder), name, [{"path": name, "unit": number, "excluded": counts.excluded}], counts, [])
 
 
 def _scatter(work: tuple[str, int], units: Units, plan: ChangesPlan) -> Outcome:
@@ -48,7 +53,13 @@ def _scatter(work: tuple[str, int], units: Units, plan: ChangesPlan) -> Outcome:
 
 
 def _join(number: int, scattered: list[Outcome], plan: ChangesPlan) -> Outcome:
-    record, duplicates = join_bucket(plan, number)
+    with timed("compare-msec"):
+        record, duplicates = join_bucket(plan, number)
+    count("duplicates", len(duplicates))
+    count("out-bytes", record.get("size", 0))
+    found = record.get("items", {})  # nothing was compared where an id came twice
+    for kind in _KINDS:
+        count(kind, found.get(kind, 0))
     shown = [[reject.id, reject.reason] for reject in duplicates[:_SHOWN_DUPLICATES]]
     return Outcome(records=({**record, "duplicates": len(duplicates), "shown": shown},))
 
@@ -81,16 +92,18 @@ class FindChanges(beam.PTransform):
         )
         outcomes: Any = (scattered, joined) | "All" >> beam.Flatten()
         # One summary: what a graph costs to build grows with its transforms.
-        return outcomes | "Found" >> WriteSummary(str(Path(plan.work) / "find.json"))
+        return outcomes | "Found" >> WriteSummary(str(files.located(plan.work) / "find.json"))
 
 
 def _embed(part: Part, units: Units, plan: ChangesPlan) -> Iterator[Outcome]:
-    folder = Path(plan.folder)
+    folder = files.located(plan.folder)
     if part.group >= len(plan.units):
         yield _written(folder, copy_part(part, plan))
     elif isinstance(units, VectorUnits):
         block = units.plan.blocks[part.group]
-        yield _written(folder, import_part(part, units.source, units.plan, block, units.spec, plan))
+        with timed("import-msec"):
+            records = import_part(part, units.source, units.plan, block, units.spec, plan)
+        yield _written(folder, records)
     elif units is not None:
         yield _embed_shard(part, units, plan)
 
@@ -105,27 +118,28 @@ def _embed_shard(part: Part, units: ExampleUnits, plan: ChangesPlan) -> Outcome:
     from simpipe.embed import embed_shard, encode_function
     from simpipe.training.encoder import load_model
 
-    folder, spec, unit = Path(plan.folder), units.spec, units.shards[part.group]
+    folder, spec, unit = files.located(plan.folder), units.spec, units.shards[part.group]
     out = part.index_file or part.query_file
     assert out is not None
     wanted = wanted_rows(plan, part.group)
     rows = wanted.column("row").to_numpy()
     asked = files.sha256_bytes(b"".join(wanted.column("digest").to_pylist()) + rows.tobytes())
-    note = Path(plan.work) / f"{out}.json"
+    note = files.located(plan.work) / f"{out}.json"
     saved = finished(note, folder)
     if saved is None or saved["asked"] != asked:
-        encode = held_once("encoder", (units.encoder, spec), lambda: encode_function(load_model(Path(units.encoder))[0], spec))
-        files.verify(Path(unit.path), files.FileEntry(unit.info.path, unit.info.size, unit.info.sha256))
-        counts, rejects = embed_shard(encode, Path(unit.path), unit.info, spec, out=folder / out, rows=rows)
+        encode = held_once(
+            "encoder", (units.encoder, spec), lambda: encode_function(load_model(files.located(units.encoder))[0], spec)
+        )
+        files.verify(files.located(unit.path), files.FileEntry(unit.info.path, unit.info.size, unit.info.sha256))
+        with timed("embed-msec"):
+            counts, rejects = embed_shard(encode, files.located(unit.path), unit.info, spec, out=folder / out, rows=rows)
         entry = files.entry_of(folder / out, folder).to_json()
         saved = {"entry": entry, "asked": asked, "counts": asdict(counts), "rejects": [asdict(reject) for reject in rejects]}
         files.write_json(note, saved)
     counts, rejects = Counts(**saved["counts"]), [Reject(**reject) for reject in saved["rejects"]]
-    Metrics.counter("simpipe", "embedded").inc(counts.written)
     split = "query" if part.query_file else "index"
     record = {**saved["entry"], "split": split, "rows": counts.written, "rejected": [reject.id for reject in rejects]}
-    write_rejects(folder, out, rejects)
-    return Outcome(counts, (record,), tuple(rejects[:SHOWN_REJECTS]))
+    return outcome(folder, out, [record], counts, rejects)
 
 
 @dataclass
@@ -140,5 +154,5 @@ class EmbedChanges(beam.PTransform):
             input_or_inputs
             | "Spread" >> beam.Reshuffle()
             | "Embed" >> beam.FlatMap(_embed, units=self.units, plan=self.plan)
-            | "Embedded" >> WriteSummary(str(Path(self.plan.work) / "embed.json"))
+            | "Embedded" >> WriteSummary(str(files.located(self.plan.work) / "embed.json"))
         )

@@ -5,17 +5,17 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PBegin, PCollection, PValue
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
+from simpipe import files
 from simpipe.beam.io import Outcome, WriteSummary
+from simpipe.beam.metrics import count, timed
 from simpipe.dedupe import near_pairs, write_pairs
 from simpipe.index.answers import Answer
 from simpipe.types import Counts
@@ -34,7 +34,8 @@ class _WritePairs(beam.DoFn):
         self._truncated = self._rows = self._read = 0
 
     def process(self, element: Answer) -> Iterator[Outcome]:
-        found = near_pairs(element, self._cutoff)
+        with timed("dedupe-msec"):
+            found = near_pairs(element, self._cutoff)
         self._tables.append(found.pairs)
         self._rows += len(found.pairs)
         self._read += len(element)
@@ -48,11 +49,11 @@ class _WritePairs(beam.DoFn):
             yield WindowedValue(self._flush(), window.max_timestamp(), (window,))
 
     def _flush(self) -> Outcome:
-        path = Path(self._folder) / f"pairs-{secrets.token_hex(8)}.arrow"
+        path = files.located(self._folder) / f"pairs-{secrets.token_hex(8)}.arrow"
         if self._rows:
             write_pairs(path, self._tables)
-        Metrics.counter("simpipe", "in-items").inc(self._read)
-        Metrics.counter("simpipe", "pairs").inc(self._rows)
+            count("work-bytes", path.stat().st_size)
+        count("pairs", self._rows)
         record = {"path": path.name, "pairs": self._rows, "truncated": self._truncated}
         counts = Counts(self._read, self._read)
         self.start_bundle()
@@ -99,4 +100,7 @@ class RunBuckets(beam.PTransform):
 
 
 def _bucket(number: int, step: Any) -> Outcome:
-    return Outcome(Counts(1, 1, 0), ({"path": f"{number:06d}", "value": step(number)},))
+    with timed("dedupe-msec"):
+        value = step(number)
+    count("buckets", 1)
+    return Outcome(Counts(1, 1, 0), ({"path": f"{number:06d}", "value": value},))

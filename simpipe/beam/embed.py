@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection, PValue
 
 from simpipe import files
 from simpipe.beam.io import SHOWN_REJECTS, Outcome, write_rejects
+from simpipe.beam.metrics import count, count_read, timed
 from simpipe.beam.workers import held_once
 from simpipe.config.models import VectorsSource
 from simpipe.data.examples import ShardInfo
@@ -37,10 +36,11 @@ class EmbedItem:
 def outcome(folder: Path, name: str, records: list[dict[str, Any]], counts: Counts, rejects: list[Reject]) -> Outcome:
     """Writes the item's rejects, counts it, and makes its outcome."""
     write_rejects(folder, name, rejects)
-    Metrics.counter("simpipe", "in-items").inc(counts.read)
-    Metrics.counter("simpipe", "out-items").inc(counts.written)
-    Metrics.counter("simpipe", "rejected").inc(counts.rejected)
-    Metrics.counter("simpipe", "out-bytes").inc(sum(record.get("size", 0) for record in records))
+    excluded = sum(record.get("excluded", 0) for record in records)
+    # Blocks of ready-made vectors leave excluded rows out of their counts.
+    count_read(Counts(counts.read + excluded - counts.excluded, counts.written, counts.rejected, excluded))
+    count("out-items", counts.written)
+    count("out-bytes", sum(record.get("size", 0) for record in records))
     return Outcome(counts, tuple(records), tuple(rejects[:SHOWN_REJECTS]))
 
 
@@ -57,18 +57,21 @@ class _EmbedShardFn(beam.DoFn):
         from simpipe.training.encoder import load_model
 
         spec = self._spec
-        encode = held_once("encoder", (self._encoder, spec), lambda: encode_function(load_model(Path(self._encoder))[0], spec))
-        folder = Path(self._folder)
+        encode = held_once(
+            "encoder", (self._encoder, spec), lambda: encode_function(load_model(files.located(self._encoder))[0], spec)
+        )
+        folder = files.located(self._folder)
         note = folder / ".work" / f"{element.out}.json"
         saved = finished(note, folder)
         if saved is None:
-            started = time.monotonic()
-            files.verify(Path(element.shard), files.FileEntry(element.info.path, element.info.size, element.info.sha256))
-            counts, rejects = embed_shard(encode, Path(element.shard), element.info, spec, out=folder / element.out)
-            Metrics.distribution("simpipe", "embed-msec").update(int(1000 * (time.monotonic() - started)))
+            shard = files.located(element.shard)
+            with timed("embed-msec"):
+                files.verify(shard, files.FileEntry(element.info.path, element.info.size, element.info.sha256))
+                counts, rejects = embed_shard(encode, shard, element.info, spec, out=folder / element.out)
             entry = files.entry_of(folder / element.out, folder).to_json()
             saved = {"entry": entry, "counts": asdict(counts), "rejects": [asdict(reject) for reject in rejects]}
             files.write_json(note, saved)
+        count("in-bytes", element.info.size)
         counts, rejects = Counts(**saved["counts"]), [Reject(**reject) for reject in saved["rejects"]]
         record = {**saved["entry"], "split": element.split, "rows": counts.written}
         yield outcome(folder, element.out, [record], counts, rejects)
@@ -102,8 +105,10 @@ class EmbedShards(beam.PTransform):
 
 
 def _import(block: VectorBlock, source: VectorsSource, plan: VectorPlan, spec: ImportSpec, folder: str) -> Outcome:
-    records, counts, rejects = import_block(source, plan, block, spec, Path(folder))
-    return outcome(Path(folder), f"block-{block.number:05d}", records, counts, rejects)
+    with timed("import-msec"):
+        records, counts, rejects = import_block(source, plan, block, spec, files.located(folder))
+    count("in-bytes", 4 * plan.dim * block.rows)
+    return outcome(files.located(folder), f"block-{block.number:05d}", records, counts, rejects)
 
 
 @dataclass

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import apache_beam as beam
-from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection, PValue
 
+from simpipe import files
+from simpipe.beam.metrics import count, timed
 from simpipe.beam.workers import held_once
 from simpipe.evaluators import EvaluationRules, EvaluationSums, LabelItems, evaluate_block
 from simpipe.index.answers import Answer
@@ -18,9 +18,12 @@ _LEAST_ROWS, _MOST_PARTS = 1 << 16, 256  # that are merged at once
 
 
 def _evaluate(answer: Answer, rules: EvaluationRules, items: str) -> EvaluationSums:
-    sums = evaluate_block(answer, held_once("label-items", items, lambda: LabelItems.load(items)), rules)
-    for name in ("labelled", "open_set", "exact_queries"):
-        Metrics.counter("simpipe", name.replace("_", "-")).inc(getattr(sums, name))
+    known = held_once("label-items", items, lambda: LabelItems.load(items))
+    with timed("evaluate-msec"):
+        sums = evaluate_block(answer, known, rules)
+    count("labelled", sums.labelled)
+    count("open-set", sums.open_set)
+    count("exact-queries", sums.exact_queries)
     return sums
 
 
@@ -53,7 +56,7 @@ def _merged(parts: list[EvaluationSums]) -> list[EvaluationSums]:
 
 
 def _save(sums: EvaluationSums, folder: str) -> None:
-    sums.save(Path(folder))
+    sums.save(files.located(folder))
 
 
 @dataclass

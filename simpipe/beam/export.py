@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PBegin
 
 from simpipe import files
 from simpipe.beam.io import Outcome, WriteSummary
+from simpipe.beam.metrics import count, count_read, timed
 from simpipe.beam.workers import held_once
 from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest
@@ -37,17 +36,20 @@ class ExportSpec:
 
 
 def _export(number: int, spec: ExportSpec) -> Outcome:
-    source, folder = Path(spec.base), Path(spec.folder)
+    source, folder = files.located(spec.base), files.located(spec.folder)
     base = held_once("exported", spec.base, lambda: Searcher(source, Manifest.load(source)))
     dropped = None
     if spec.delta is not None and spec.changes is not None:
-        dropped = dropped_ids(Path(spec.delta), spec.changes, number)
+        dropped = dropped_ids(files.located(spec.delta), spec.changes, number)
     path = folder / spec.names[number]
-    read, left_out = export_bucket(base, number, path, dropped=dropped)
-    Metrics.counter("simpipe", "in-items").inc(read)
-    Metrics.counter("simpipe", "excluded").inc(left_out)
+    with timed("export-msec"):
+        read, left_out = export_bucket(base, number, path, dropped=dropped)
+    counts = Counts(read, read - left_out, 0, left_out)
     record = {**files.entry_of(path, folder).to_json(), "split": "index", "rows": read - left_out}
-    return Outcome(Counts(read, read - left_out, 0, left_out), (record,))
+    count_read(counts)
+    count("out-items", counts.written)
+    count("out-bytes", record["size"])
+    return Outcome(counts, (record,))
 
 
 @dataclass
@@ -62,5 +64,5 @@ class ExportItems(beam.PTransform):
             | "Store files" >> beam.Create(list(range(len(self.spec.names))))
             | "Spread store files" >> beam.Reshuffle()
             | "ExportItems" >> beam.Map(_export, spec=self.spec)
-            | "Exported" >> WriteSummary(str(Path(self.spec.folder) / ".work" / "export.json"))
+            | "Exported" >> WriteSummary(str(files.located(self.spec.folder) / ".work" / "export.json"))
         )

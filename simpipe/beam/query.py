@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import AsList, PBegin, PCollection, PValue
 
+from simpipe import files
 from simpipe.beam.io import SHOWN_REJECTS, Outcome, WriteSummary, write_rejects
+from simpipe.beam.metrics import count, count_read, timed
 from simpipe.beam.workers import held_once
 from simpipe.index.answers import Answer
 from simpipe.index.query import QueryPlan, QuerySpec, Search, mark, open_for, plan_job
@@ -34,27 +33,29 @@ def _searcher(spec: QuerySpec) -> Searcher:
 
 
 def _prepare(source: Source, spec: QuerySpec) -> Outcome:
-    counts, rejects = prepare_source(_searcher(spec), spec, source)
-    Metrics.counter("simpipe", "in-items").inc(counts.read)
-    Metrics.counter("simpipe", "rejected").inc(counts.rejected)
+    searcher = _searcher(spec)
+    with timed("route-msec"):
+        counts, rejects = prepare_source(searcher, spec, source)
+    count_read(counts)
+    count("in-bytes", 4 * searcher.dim * counts.read)
     name = f"queries-{source.number:05d}"
-    write_rejects(Path(spec.work), name, rejects)
+    write_rejects(files.located(spec.work), name, rejects)
     mark(spec, name)
     record = {"path": name, "rows": counts.written}
     return Outcome(counts, (record,), tuple(rejects[:SHOWN_REJECTS]))
 
 
 def _search(search: Search, prepared: list[Outcome], spec: QuerySpec) -> int:
-    started = time.monotonic()
-    asked = search_partition(_searcher(spec), spec, search)
-    Metrics.distribution("simpipe", "search-msec").update(int(1000 * (time.monotonic() - started)))
+    searcher = _searcher(spec)
+    with timed("search-msec"):
+        asked = search_partition(searcher, spec, search)
     mark(spec, search.name)
     return asked
 
 
 def _merge(chunk: int, searched: list[int], spec: QuerySpec) -> Iterator[Answer]:
     for answer in merge_chunk(_searcher(spec), spec, chunk):
-        Metrics.counter("simpipe", "out-items").inc(len(answer))
+        count("out-items", len(answer))
         yield answer
     mark(spec, f"merge-{chunk:05d}")
 
@@ -80,7 +81,7 @@ class QueryRelease(beam.PTransform):
 
 
 def _plan(spec: QuerySpec, partitions: tuple[int, ...]) -> QueryPlan:
-    return plan_job(spec, partitions, dim=Manifest.load(Path(spec.release)).dim)
+    return plan_job(spec, partitions, dim=Manifest.load(files.located(spec.release)).dim)
 
 
 def _searched(begin: PBegin, spec: QuerySpec, plan: QueryPlan) -> tuple[Any, Any]:
@@ -91,7 +92,7 @@ def _searched(begin: PBegin, spec: QuerySpec, plan: QueryPlan) -> tuple[Any, Any
         | "Spread sources" >> beam.Reshuffle()
         | "PrepareQueries" >> beam.Map(_prepare, spec=spec)
     )
-    _ = prepared | "Prepared" >> WriteSummary(str(Path(spec.work) / PREPARED_JSON))
+    _ = prepared | "Prepared" >> WriteSummary(str(files.located(spec.work) / PREPARED_JSON))
     searched: Any = (
         begin
         | "Searches" >> beam.Create(list(plan.searches))
@@ -120,13 +121,14 @@ class AnswerFiles(beam.PTransform):
         return (
             chunks
             | "MergeAndWrite" >> beam.Map(_write, searched=AsList(searched), spec=self.spec, table=self.table)
-            | "Answered" >> WriteSummary(str(Path(self.spec.work) / ANSWERED_JSON))
+            | "Answered" >> WriteSummary(str(files.located(self.spec.work) / ANSWERED_JSON))
         )
 
 
 def _write(chunk: int, searched: list[int], spec: QuerySpec, table: AnswerTable) -> Outcome:
-    path = part_path(Path(spec.work), chunk)
+    path = part_path(files.located(spec.work), chunk)
     counts = write_answers(_searcher(spec), _merge(chunk, searched, spec), table, path)
+    count("out-bytes", path.stat().st_size)
     return Outcome(counts, ({"path": path.name},))
 
 

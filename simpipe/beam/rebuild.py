@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import AsList, PBegin
 
+from simpipe import files
 from simpipe.beam.io import SHOWN_REJECTS, Outcome, WriteSummary, write_rejects
+from simpipe.beam.metrics import count, count_read, timed
 from simpipe.beam.workers import held_once
 from simpipe.index.blas import blas_threads
 from simpipe.index.router import Router
@@ -19,6 +18,7 @@ from simpipe.index.searcher import Searcher
 from simpipe.reindex.changes import ChangesInfo
 from simpipe.reindex.plan import PartitionWork
 from simpipe.reindex.rebuild_work import WORK_ROUTER, RebuildSpec, locate_dropped, moves_of, rebuild_one, rewrite_one, route_delta
+from simpipe.types import Counts
 
 FOUND_JSON = "found.json"
 BUILT_JSON = "built.json"
@@ -29,38 +29,39 @@ def _base(spec: RebuildSpec) -> Searcher:
 
 
 def _router(spec: RebuildSpec) -> Router:
-    written = (Path(spec.work) / WORK_ROUTER).stat().st_mtime_ns  # another one where partitions are split or merged
+    written = (files.located(spec.work) / WORK_ROUTER).stat().st_mtime_ns  # another one where partitions are split or merged
     return held_once("router", (spec.work, written), spec.router)
 
 
 def _route(number: int, spec: RebuildSpec) -> Outcome:
-    with blas_threads(1):
+    with blas_threads(1), timed("route-msec"):
         found = route_delta(spec, _router(spec), number)
     name = f"route-{number:05d}"
     if isinstance(found, str):
         return Outcome(records=({"path": name, "unknown": found},))
-    write_rejects(Path(spec.folder), name, found.rejects)
+    write_rejects(files.located(spec.folder), name, found.rejects)
     counts = found.counts
-    for what, count in (("in-items", counts.read), ("rejected", counts.rejected), ("spilled", found.copies)):
-        Metrics.counter("simpipe", what).inc(count)
+    count_read(counts)
+    count("out-items", counts.written)
+    count("in-bytes", spec.files[number].size)
+    count("copies", found.copies)
     record = {"path": name, "rows": counts.written, "copies": found.copies}
     return Outcome(counts, (record,), tuple(found.rejects[:SHOWN_REJECTS]))
 
 
 def _locate(number: int, spec: RebuildSpec) -> Outcome:
-    rows = locate_dropped(spec, _base(spec), number)
-    Metrics.counter("simpipe", "dropped").inc(rows)
+    base = _base(spec)
+    with timed("locate-msec"):
+        rows = locate_dropped(spec, base, number)
+    count("dropped", rows)
     return Outcome(records=({"path": f"dropped-{number:05d}", "dropped": rows, "partition": number},) if rows else ())
 
 
 def _partition(work: PartitionWork, spec: RebuildSpec) -> Outcome:
-    started = time.monotonic()
-    with blas_threads(1):
+    with blas_threads(1), timed("build-msec"):
         built = rebuild_one(spec, _base(spec), _router(spec), work)
-    rows = built.record["rows"]
-    Metrics.distribution("simpipe", "build-msec").update(int(1000 * (time.monotonic() - started)))
-    Metrics.counter("simpipe", "out-items").inc(rows)
-    Metrics.counter("simpipe", "out-bytes").inc(built.record["bytes"])
+    count("index-items", built.record["rows"])
+    count("out-bytes", built.record["bytes"])
     return Outcome(records=({**built.record, "doubled": built.doubled},))
 
 
@@ -68,7 +69,13 @@ def _store(
     number: int, built: list[Outcome], spec: RebuildSpec, work: tuple[PartitionWork, ...], changes: ChangesInfo
 ) -> Outcome:
     moves = held_once("moves", (spec.work, work), lambda: moves_of(spec, work))
-    return Outcome(records=(rewrite_one(spec, _base(spec), changes, moves, number),))
+    with timed("store-msec"):
+        record = rewrite_one(spec, _base(spec), changes, moves, number)
+    count_read(Counts(record["rows"] + record["dropped"], record["rows"], 0, record["dropped"]))
+    count("out-items", record["rows"])
+    count("duplicates", len(record["duplicates"]))
+    count("out-bytes", sum(entry["size"] for entry in record["files"]))
+    return Outcome(records=(record,))
 
 
 @dataclass
@@ -101,7 +108,7 @@ class FindChanges(beam.PTransform):
                 | "Spread partitions" >> beam.Reshuffle()
                 | "LocateDropped" >> beam.Map(_locate, spec=spec)
             )
-        return _together(found, input_or_inputs) | "Found" >> WriteSummary(str(Path(spec.work) / FOUND_JSON))
+        return _together(found, input_or_inputs) | "Found" >> WriteSummary(str(files.located(spec.work) / FOUND_JSON))
 
 
 @dataclass
@@ -130,7 +137,7 @@ class RebuildTouched(beam.PTransform):
             | "Spread buckets" >> beam.Reshuffle()
             | "WriteStore" >> beam.Map(_store, built=AsList(built), spec=spec, work=self.work, changes=self.changes)
         )
-        return _together([built, stored], input_or_inputs) | "Built" >> WriteSummary(str(Path(spec.work) / BUILT_JSON))
+        return _together([built, stored], input_or_inputs) | "Built" >> WriteSummary(str(files.located(spec.work) / BUILT_JSON))
 
 
 def _together(outcomes: list[Any], begin: PBegin) -> Any:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import AsSingleton, PCollection, PValue
 
 from simpipe import files
 from simpipe.beam.io import SHOWN_REJECTS, Outcome, WriteSummary, write_rejects
+from simpipe.beam.metrics import count, count_read, timed
 from simpipe.config.models import ClassLists, Source
 from simpipe.data.buckets import BucketResult, fill_bucket
 from simpipe.data.shards import LabelCounts, ScanResult, ShardPlan, ShardRules, block_file, make_plan, scan_block
@@ -121,57 +121,50 @@ class WriteTrainShards(beam.PTransform):
 
 class _ScanBlock(beam.DoFn):
     def __init__(self, source: Source, rules: ShardRules, work: str, folder: str) -> None:
-        self._config, self._rules, self._work, self._folder = source, rules, Path(work), Path(folder)
+        self._config, self._rules, self._work, self._folder = source, rules, files.located(work), files.located(folder)
         self._source: ExampleSource | None = None
-        self._in = Metrics.counter("simpipe", "in-items")
-        self._rejected = Metrics.counter("simpipe", "rejected")
-        self._bytes = Metrics.counter("simpipe", "scan-bytes")
 
     def setup(self) -> None:
         self._source = open_source(self._config)
 
     def process(self, block: SourceBlock) -> Iterable[ScanResult]:
         assert self._source is not None
-        result = scan_block(self._source, block, work=self._work, rules=self._rules)
+        with timed("scan-msec"):
+            result = scan_block(self._source, block, work=self._work, rules=self._rules)
         write_rejects(self._folder, f"block-{block.index:05d}", result.rejects)
-        self._in.inc(result.counts.read)
-        self._rejected.inc(result.counts.rejected)
-        self._bytes.inc(block_file(self._work, block.index).stat().st_size)
+        count_read(result.counts)
+        count("work-bytes", block_file(self._work, block.index).stat().st_size)
         yield replace(result, rejects=result.rejects[:SHOWN_REJECTS])
 
 
 class _FillBucket(beam.DoFn):
     def __init__(self, rules: ShardRules, work: str, folder: str) -> None:
-        self._rules, self._work, self._folder = rules, Path(work), Path(folder)
-        self._out = Metrics.counter("simpipe", "out-items")
-        self._excluded = Metrics.counter("simpipe", "excluded")
-        self._duplicates = Metrics.counter("simpipe", "duplicates")
-        self._bytes = Metrics.counter("simpipe", "out-bytes")
+        self._rules, self._work, self._folder = rules, files.located(work), files.located(folder)
 
     def process(self, index: int, plan: ShardPlan) -> Iterable[BucketResult]:
         if plan.problem:
             return
-        result = fill_bucket(index, plan=plan, rules=self._rules, work=self._work, folder=self._folder)
+        with timed("fill-msec"):
+            result = fill_bucket(index, plan=plan, rules=self._rules, work=self._work, folder=self._folder)
         write_rejects(self._folder, f"bucket-{index:05d}", result.rejects)
-        self._out.inc(result.counts.written - result.training)
-        self._excluded.inc(result.excluded)
-        self._duplicates.inc(result.counts.rejected)
-        self._bytes.inc(sum(shard.size for shard in result.shards.values()))
+        count("out-items", result.counts.written - result.training)
+        count("excluded", result.excluded)
+        count("duplicates", result.counts.rejected)
+        count("out-bytes", sum(shard.size for shard in result.shards.values()))
         yield replace(result, rejects=result.rejects[:SHOWN_REJECTS])
 
 
 class _WriteTrainShard(beam.DoFn):
     def __init__(self, rules: ShardRules, work: str, folder: str) -> None:
-        self._rules, self._work, self._folder = rules, Path(work), Path(folder)
-        self._out = Metrics.counter("simpipe", "out-items")
-        self._bytes = Metrics.counter("simpipe", "out-bytes")
+        self._rules, self._work, self._folder = rules, files.located(work), files.located(folder)
 
     def process(self, index: int, plan: ShardPlan, duplicates: int) -> Iterable[Outcome]:
         if plan.problem or duplicates:
             return
-        shard = write_train_shard(index, plan=plan, rules=self._rules, work=self._work, folder=self._folder)
-        self._out.inc(shard.num_examples)
-        self._bytes.inc(shard.size)
+        with timed("fill-msec"):
+            shard = write_train_shard(index, plan=plan, rules=self._rules, work=self._work, folder=self._folder)
+        count("out-items", shard.num_examples)
+        count("out-bytes", shard.size)
         record = {**shard.model_dump(mode="json"), "split": "train", "shard": index}
         yield Outcome(Counts(shard.num_examples, shard.num_examples), (record,))
 
@@ -233,7 +226,7 @@ def _write_plan(plan: ShardPlan, path: str) -> None:
     told = PlanSummary(
         plan.class_names, plan.trained, plan.indexed, plan.problem, tuple(train.counts.tolist()), len(train.shards)
     )
-    files.write_json(Path(path), asdict(told))
+    files.write_json(files.located(path), asdict(told))
 
 
 def read_plan(path: Path) -> PlanSummary:

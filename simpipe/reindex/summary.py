@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from simpipe import recording
 from simpipe.errors import GateFailedError, PublishConflictError
 from simpipe.reindex.changes import ChangeCounts
 
@@ -55,9 +56,17 @@ class ReindexSummary:
 
     def to_json(self) -> str:
         """One line of JSON."""
+        return json.dumps({**self._fields(), "exit_code": self.exit_code}, ensure_ascii=False)
+
+    def note(self) -> None:
+        """Puts it into the summary of the run, whose steps are the stages."""
+        own = ("outcome", "message", "live", "release", "seconds", "cpu_seconds")  # what every run tells
+        facts = {name: value for name, value in self._fields().items() if name not in own}
+        recording.note(outcome=self.outcome, message=self.message, release=self.release or self.live, facts=facts)
+
+    def _fields(self) -> dict[str, Any]:
         counts = {name: value.model_dump() if (value := getattr(self, name)) else None for name in ("items", "queries")}
-        fields = {**{name: value for name, value in vars(self).items() if name not in counts}, **counts}
-        return json.dumps({**fields, "exit_code": self.exit_code}, ensure_ascii=False)
+        return {**{name: value for name, value in vars(self).items() if name not in counts}, **counts}
 
 
 @dataclass
@@ -69,10 +78,11 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds what the block takes to a stage."""
+        """Adds what the block takes to a stage; it is a step of the run's summary as well."""
         wall, cpu = time.monotonic(), time.process_time()
         try:
-            yield
+            with recording.step(name):
+                yield
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - wall, 3)
             self.cpu_seconds[name] = round(self.cpu_seconds.get(name, 0.0) + time.process_time() - cpu, 3)

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from simpipe import files
+from simpipe import files, recording
 from simpipe.config import Config
 from simpipe.errors import ContractError
 
@@ -15,8 +15,12 @@ def execute(config: Config, options: argparse.Namespace, beam_args: Sequence[str
     """Runs the verb; returns the exit code."""
     del beam_args
     from simpipe.fsck import check_root
+    from simpipe.fsck.findings import ERROR, WARNING
 
-    report = check_root(files.local(config.root), fast=options.fast)
+    report = check_root(files.located(config.root), fast=options.fast)
+    errors, warnings = (len(report.of(severity)) for severity in (ERROR, WARNING))
+    message = f"{errors} errors and {warnings} warnings in {report.releases} releases"
+    recording.note(message=message, facts={"errors": errors, "warnings": warnings, "releases": report.releases})
     if options.json:
         print(json.dumps(report.to_json(), indent=2))
     else:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from simpipe import files, releases
+from simpipe import files, recording, releases
 from simpipe.config import Config
 from simpipe.errors import GateFailedError
 from simpipe.verdict import Verdict
@@ -17,16 +17,19 @@ from simpipe.verdict import Verdict
 def execute(config: Config, options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     """Judges a release and prints its checks; returns the exit code: 0 where all passed, else that of GateFailedError."""
     from pipelines import gate
-    from pipelines.line import Line
+    from pipelines.line import Line, told
 
     del beam_args
-    root = files.local(config.root)
+    root = files.located(config.root)
     if options.release is not None:
         folder, manifest = releases.find(root, options.release)
     else:
         folder, manifest = Line(config, say=lambda text: print(text, file=sys.stderr)).release()
     with gate.locked(root, manifest):
-        _, _, verdict = gate.judged(config, root, folder, manifest, again=True)
+        _, manifest, verdict = gate.judged(config, root, folder, manifest, again=True)
+    recording.note_release(manifest)
+    recording.note_gate(verdict)
+    recording.note(message=told(verdict))
     if options.json:
         print(json.dumps(verdict.to_json(), indent=2, ensure_ascii=False))
     else:

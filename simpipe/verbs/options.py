@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any
 
-VERBS = ("reindex", "gate", "releases", "diff", "tag", "rollback", "prune", "fsck")
+VERBS = ("plan", "reindex", "gate", "releases", "diff", "tag", "rollback", "prune", "fsck", "runs")
+RECORDED = (  # verbs that leave a summary, `ROOT/runs/ID.json`
+    *("shard", "train", "embed", "import", "build", "calibrate", "evaluate", "publish", "dedupe", "run"),
+    *("reindex", "gate", "tag", "rollback", "prune", "fsck", "lookup", "match"),
+)
 RUNNERS = ("local", "prism", "flink", "spark", "dataflow")  # `runner.kind`
 _JSON = "print JSON"
 
@@ -23,6 +28,12 @@ def add_verbs(verbs: Any, common: argparse.ArgumentParser) -> None:
             verb.add_argument("--json", action="store_true", help=_JSON)
         return verb
 
+    verb = add("plan", "what a line will take: shards, partitions, memory, bytes, CPU hours, wall time and price of each verb")
+    verb.add_argument("--items", type=int, metavar="N", help="items (default: as many as the source has, where it says so)")
+    verb.add_argument("--dim", type=int, metavar="D", help="dim of ready-made vectors (default: that of the source)")
+    verb.add_argument("--example-bytes", type=int, metavar="B", help="bytes of an example (default: by the source's shape)")
+    verb.add_argument("--workers", type=int, metavar="W", help="machines a verb at most (default: the configuration's)")
+    verb.add_argument("--calibration", metavar="FILE", help="measured costs (default: plan.calibration, or simpipe's own)")
     verb = add("reindex", "bring the live release up to date: only what changed is embedded and rebuilt; gate; publish (Beam)")
     text = (
         "only what was added or changed, in FOLDER/upsert, and ids to drop, in FOLDER/delete; else the whole source is compared"
@@ -54,3 +65,19 @@ def add_verbs(verbs: Any, common: argparse.ArgumentParser) -> None:
         "fsck", "verify checksums, counts and references of all releases, and find orphans; exit code 1 where something is wrong"
     )
     verb.add_argument("--fast", action="store_true", help="compare sizes only; no file is read")
+    verb = add("runs", "list the last runs of verbs on this root: state, release, seconds, records")
+    verb.add_argument("--last", type=int, default=20, metavar="N", help="how many, newest first (default: %(default)s)")
+
+
+def add_run_id(verbs: Any) -> None:
+    """Adds `--run-id` to every verb that leaves a summary."""
+    for name in RECORDED:
+        verbs.choices[name].add_argument(
+            "--run-id", type=_run_id, metavar="ID", help="names the run's summary, ROOT/runs/ID.json (default: time and verb)"
+        )
+
+
+def _run_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of 1 to 63 letters, digits and hyphens, a hyphen not first")
+    return text

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from simpipe import files
+from simpipe import files, recording
 from simpipe.config import Config
 from simpipe.errors import ConfigError
 from simpipe.prune import PruneReport, prune
@@ -18,7 +18,11 @@ def execute(config: Config, options: argparse.Namespace, beam_args: Sequence[str
     del beam_args
     if options.keep < 0 or not options.older_than >= 0:
         raise ConfigError("--keep and --older-than: below 0", "give 0 or more")
-    report = prune(files.local(config.root), keep=options.keep, older_than_days=options.older_than, dry_run=options.dry_run)
+    report = prune(files.located(config.root), keep=options.keep, older_than_days=options.older_than, dry_run=options.dry_run)
+    recording.note(
+        message=f"{_amount(report.files, report.bytes)} removed",
+        facts={"releases": [each.release for each in report.removed], "files": report.files, "bytes": report.bytes},
+    )
     if options.json:
         print(json.dumps(report.to_json(), indent=2))
     else:

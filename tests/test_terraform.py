@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,14 @@ def test_validation_knows_the_provider(checkout, terraform):
     done = terraform(checkout, "validate")
     assert "destroy_all" in done.stderr
     assert done.returncode == 1
+
+
+def test_schema_of_the_stand_in_is_what_its_script_writes(checkout, terraform):
+    assert terraform(checkout, "init", "-backend=false").returncode == 0
+    told = terraform(checkout, "providers", "schema", "-json")
+    script = Path(__file__).parent / "terraform_provider" / "schema.py"
+    written = subprocess.run([sys.executable, script], input=told.stdout, capture_output=True, text=True, check=True).stdout
+    assert written == (script.parent / "schema.json").read_text()
 
 
 def test_modules_own_tests_pass(checkout, terraform):

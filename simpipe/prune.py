@@ -22,6 +22,7 @@ from simpipe.leases import take_exclusive
 from simpipe.manifest import MANIFEST_JSON, Manifest
 from simpipe.pointer import read_pointer
 from simpipe.prune_leftovers import Cleaned, clean, count_files
+from simpipe.run_summary import KEPT, RUNS, forget_runs
 from simpipe.survey import Survey, release_lock, survey
 from simpipe.tags import read_tags
 
@@ -74,7 +75,7 @@ def prune(root: Path, *, keep: int = 3, older_than_days: float = 0.0, dry_run: b
 
     Args:
       root: the data sets' root.
-      keep: newest releases that stay. older_than_days: only older ones go.
+      keep: newest releases that stay. older_than_days: only older ones go, of releases and of summaries of runs.
       dry_run: say what would go, remove nothing.
 
     Raises:
@@ -94,6 +95,9 @@ def prune(root: Path, *, keep: int = 3, older_than_days: float = 0.0, dry_run: b
         marked = dict.fromkeys((*found.pruned, *unfinished), (0, 0)) | gone
         removed, partly = _remove_files(root, left, marked, dry_run)
         cleaned, notes = clean(root, left, dry_run=dry_run)
+        count, size = forget_runs(root, older_than_days=older_than_days, dry_run=dry_run)
+        if count:
+            cleaned.append(Cleaned(RUNS, f"summaries of runs before the newest {KEPT}", count, size))
     kept = {name: tuple(why) for name, why in reasons.items() if why}
     return PruneReport(dry_run, tuple(removed), kept, partly, tuple(cleaned), tuple(notes))
 

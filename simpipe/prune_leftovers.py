@@ -19,10 +19,11 @@ from simpipe.embeddings import EMBEDDINGS_JSON
 from simpipe.errors import ContractError
 from simpipe.leases import LEASES, RELEASES, take_exclusive
 from simpipe.reindex.changes import CHANGES_JSON, is_unfinished_data_set
+from simpipe.run_summary import RUNS
 from simpipe.survey import Survey, survey
 
 _FINISHED = {"examples": "dataset.json", "encoders": "encoder.json", "embeddings": EMBEDDINGS_JSON, "dedupe": "dedupe.json"}
-_FOLDERS = (*_FINISHED, "tags", "calibrate", "evaluate")
+_FOLDERS = (*_FINISHED, "tags", "calibrate", "evaluate", RUNS)
 _OWN_LOCKS = ("prune", "new-release")
 _WORK = ".work"
 

@@ -12,8 +12,9 @@ from simpipe.fsck.findings import LOOK, PRUNE, Findings, is_folder, is_there, na
 from simpipe.fsck.listed import Release
 from simpipe.manifest import MANIFEST_JSON
 from simpipe.releases import BUILD_JSON, PRUNED, PUBLISHED
+from simpipe.run_summary import RUNS
 
-_DATA_SETS = ("examples", "encoders", "embeddings", "dedupe", "calibrate", "evaluate")
+_DATA_SETS = ("examples", "encoders", "embeddings", "dedupe", "calibrate", "evaluate", RUNS)
 WORK = ".work"
 LEFTOVER = "a temporary file or folder of a run that goes on or was stopped"
 _OWN = {MANIFEST_JSON, BUILD_JSON, PUBLISHED, PRUNED}

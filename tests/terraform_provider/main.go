@@ -143,7 +143,7 @@ func (provider) StopProvider(context.Context, *tfprotov5.StopProviderRequest) (*
 
 func main() {
 	serve := func() tfprotov5.ProviderServer { return provider{} }
-	if err := tf5server.Serve("registry.terraform.io/hashicorp/google", serve); err != nil {
+	if err := tf5server.Serve("hashicorp/google", serve); err != nil {
 		log.Fatal(err)
 	}
 }

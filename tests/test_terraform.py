@@ -172,11 +172,10 @@ def terraform(tmp_path_factory):
     program, go = _tool("terraform"), _tool("go")
     top = tmp_path_factory.mktemp("terraform")
     source = Path(__file__).parent / "terraform_provider"
-    built = subprocess.run(
-        [go, "build", "-o", top / "terraform-provider-google", "."], cwd=source, capture_output=True, text=True
-    )
-    if built.returncode:
-        pytest.skip(f"the stand-in for the provider cannot be built: {built.stderr.strip().splitlines()[-1]}")
+    fetched = subprocess.run([go, "mod", "download"], cwd=source, capture_output=True, text=True)
+    if fetched.returncode:
+        pytest.skip(f"Go modules cannot be downloaded: {fetched.stderr.strip().splitlines()[-1]}")
+    subprocess.run([go, "build", "-o", top / "terraform-provider-google", "."], cwd=source, check=True)
     settings = top / "terraformrc"
     settings.write_text(f'provider_installation {{\n  dev_overrides {{\n    "hashicorp/google" = "{top}"\n  }}\n}}\n')
     env = {**os.environ, "TF_CLI_CONFIG_FILE": str(settings), "CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"}

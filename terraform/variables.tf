@@ -173,9 +173,9 @@ variable "template_parameters" {
 }
 
 variable "machine_type" {
-  description = "Machine type of the one worker that drives a verb. With jobs_on local it does all the work."
+  description = "Machine type of the one worker that drives a verb. Training runs there; with jobs_on local everything does."
   type        = string
-  default     = "n2-standard-4"
+  default     = "n2-standard-8"
 }
 
 variable "max_workers" {
@@ -192,7 +192,7 @@ variable "max_workers" {
 variable "disk_gb" {
   description = "Disk of the driving worker in GB."
   type        = number
-  default     = 50
+  default     = 100
 
   validation {
     condition     = var.disk_gb >= 30

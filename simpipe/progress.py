@@ -76,7 +76,7 @@ def watching(title: str, done: Callable[[], int], total: int, unit: str = "files
                 began = time.monotonic()
                 with contextlib.suppress(SimpipeError, OSError):  # a look that fails is no reason to stop looking, nor the work
                     update(min(done(), total), watch.note() if watch.note else "")
-                pause = min(max(_LEAST, _SHARE * (time.monotonic() - began)), _MOST)
+                pause = pause_after(time.monotonic() - began)
 
         thread = threading.Thread(target=poll, daemon=True)
         thread.start()
@@ -86,6 +86,11 @@ def watching(title: str, done: Callable[[], int], total: int, unit: str = "files
             stop.set()
             thread.join()
             _WATCH.reset(before)
+
+
+def pause_after(seconds: float) -> float:
+    """Seconds to wait after a look that took so many: half a second where files are near, several where they are remote."""
+    return min(max(_LEAST, _SHARE * seconds), _MOST)
 
 
 @contextlib.contextmanager

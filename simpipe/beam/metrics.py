@@ -39,7 +39,7 @@ COUNTERS: dict[Counter, str] = {
     "rejected": "bad records, listed in `rejects/`",
     "excluded": "records left out on purpose: of other classes, near duplicates, queries not drawn",
     "duplicates": "records with the id of another one; the step then fails",
-    "in-bytes": "bytes of the files read; of queries: of their vectors",
+    "in-bytes": "bytes of the files read; of queries and ready-made vectors: of the vectors, as float32",
     "out-bytes": "bytes of the files written that stay",
     "work-bytes": "bytes of files for later steps of the same job",
     "index-items": "rows in partitions, copies among them",

@@ -65,7 +65,7 @@ def add_verbs(verbs: Any, common: argparse.ArgumentParser) -> None:
         "fsck", "verify checksums, counts and references of all releases, and find orphans; exit code 1 where something is wrong"
     )
     verb.add_argument("--fast", action="store_true", help="compare sizes only; no file is read")
-    verb = add("runs", "list the last runs of verbs on this root: state, release, seconds, records")
+    verb = add("runs", "list the last runs of verbs on this root: how they ended, release, items, seconds")
     verb.add_argument("--last", type=int, default=20, metavar="N", help="how many, newest first (default: %(default)s)")
 
 

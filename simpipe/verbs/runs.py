@@ -38,17 +38,18 @@ def print_runs(runs: Sequence[dict[str, Any]], root: str) -> None:
         console.print(f"no runs under {escape(root)}", soft_wrap=True)
         return
     table = Table()
-    for column in ("run", "verb", "outcome", "release", "seconds", "in", "out", "rejected"):
-        table.add_column(column, justify="right" if column in ("seconds", "in", "out", "rejected") else "left", no_wrap=True)
+    for column in ("run", "verb", "outcome", "release", "items", "rejected", "seconds"):
+        table.add_column(column, justify="right" if column in ("items", "rejected", "seconds") else "left", no_wrap=True)
     for run in runs:
-        seconds = "" if run.get("seconds") is None else f"{run['seconds']:,.1f}"
         texts = (run["run_id"], run.get("verb", ""), run.get("outcome", run["state"]), run.get("release") or "")
-        counts = (_total(run, name) for name in ("in-items", "out-items", "rejected"))
-        table.add_row(*map(escape, texts), seconds, *counts, style="bold" if run["state"] in ("failed", "unreadable") else None)
+        items = "" if run.get("items") is None else f"{run['items']:,}"
+        seconds = "" if run.get("seconds") is None else f"{run['seconds']:,.1f}"
+        style = "bold" if run["state"] in ("failed", "unreadable") else None
+        table.add_row(*map(escape, texts), items, _rejected(run), seconds, style=style)
     console.print(table)
 
 
-def _total(run: dict[str, Any], name: str) -> str:
-    """Over the run's jobs; nothing where it ran none, or the runner did not count."""
-    found = [job["counters"][name] for job in run.get("jobs", ()) if name in job["counters"]]
+def _rejected(run: dict[str, Any]) -> str:
+    """Records, over the run's jobs; nothing where it ran none, or the runner did not count."""
+    found = [job["counters"]["rejected"] for job in run.get("jobs", ()) if "rejected" in job["counters"]]
     return f"{sum(found):,}" if found else ""

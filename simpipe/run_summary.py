@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 from simpipe import files
 from simpipe.errors import ContractError, GateFailedError, PublishConflictError
+from simpipe.gs_path import GsPath
 from simpipe.job import JobResult
 from simpipe.leases import RELEASES
 from simpipe.manifest import MANIFEST_JSON
@@ -142,13 +144,13 @@ def forget_runs(root: Path, *, older_than_days: float, dry_run: bool) -> tuple[i
 
 def _by_age(root: Path) -> list[tuple[Path, float, int]]:
     """Path, time of writing and size of each summary, newest first."""
-    found = []
-    folder = root / RUNS
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.suffix == ".json" and not path.name.startswith("."):
-            try:
+    folder, found = root / RUNS, []
+    if isinstance(folder, GsPath):  # one request for all
+        found = [(folder / name, each.updated / 1e9, each.size) for name, each in folder.objects().items()]
+    elif folder.is_dir():
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                 about = path.stat()
-            except FileNotFoundError:  # removed meanwhile
-                continue
-            found.append((path, about.st_mtime, about.st_size))
-    return sorted(found, key=lambda each: (each[1], each[0].name), reverse=True)
+                found.append((path, about.st_mtime, about.st_size))
+    summaries = [each for each in found if each[0].suffix == ".json" and not each[0].name.startswith(".")]
+    return sorted(summaries, key=lambda each: (each[1], each[0].name), reverse=True)

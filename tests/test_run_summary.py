@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import fake_gcs
 import pytest
 import yaml
 
@@ -319,6 +320,23 @@ def test_the_latest_runs_come_first_and_a_damaged_one_is_told(tmp_path, capsys):
     assert [run["run_id"] for run in found] == ["r000", "r001", "r002", "r003"]
     assert [run["state"] for run in found] == ["done", "unreadable", "unreadable", "done"]
     assert run_summary.latest_runs(tmp_path / "none", limit=4) == []
+
+
+def test_summaries_on_object_storage(tmp_path, monkeypatch):
+    (tmp_path / "bucket").mkdir()
+    with fake_gcs.serving(tmp_path) as service:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", service.url)
+        root = files.located("gs://bucket/root")
+        for name in ("one", "two", "three"):
+            recording.record(run_of(root, run_id=name), lambda: 0)
+        assert [run["run_id"] for run in run_summary.latest_runs(root, limit=2)] == ["three", "two"]
+        monkeypatch.setattr(run_summary, "KEPT", 1)
+        assert run_summary.forget_runs(root, older_than_days=1, dry_run=False)[0] == 0
+        assert run_summary.forget_runs(root, older_than_days=0, dry_run=True)[0] == 2
+        assert run_summary.forget_runs(root, older_than_days=0, dry_run=False)[0] == 2
+        assert [run["run_id"] for run in run_summary.latest_runs(root, limit=9)] == ["three"]
+        assert recording.record(recording.Run("fsck", files.located("gs://bucket/none"), "", "local"), lambda: 0) == 0
+    assert sorted(path.name for path in (tmp_path / "bucket").iterdir()) == ["root"]
 
 
 def test_runs_are_listed(copy, capsys):

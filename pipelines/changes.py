@@ -61,9 +61,7 @@ def run(
       DuplicateIdError: one id, two records. RejectedError: too many bad records. SourceError: an id is present and to be
       dropped. ContractError: records were lost.
     """
-    import apache_beam as beam
-
-    from simpipe.beam.changes import EmbedChanges, FindChanges
+    from pipelines import graphs
     from simpipe.beam.io import Outcome, check_rejects, read_summary
     from simpipe.beam.options import run_graph
 
@@ -75,14 +73,11 @@ def run(
     about = about_embeddings(units, manifest)
     plan = _plan(units, present, base=base, manifest=manifest, folder=folder, root=files.located(config.root))
 
-    def find(pipeline: Any) -> None:
-        _ = pipeline | "FindChanges" >> FindChanges(units, plan)
-
     def scanned_files() -> int:
         return len(list(work.glob("scan-*.arrow")))
 
     with watching("changes", scanned_files, len(plan.units), "blocks"):
-        run_graph(find, job_of(config, "reindex", beam_args))
+        run_graph(graphs.find_changes(units, plan), job_of(config, "reindex", beam_args))
     found = read_summary(work / "find.json")
     scanned = [record for record in found.records if "unit" in record]
     joined = [record for record in found.records if "unit" not in record]
@@ -98,12 +93,8 @@ def run(
     embedded = None
     if changes.any:
         parts = plan_parts([entry for record in joined for entry in record["wanted"]])
-
-        def embed(pipeline: Any) -> None:
-            _ = pipeline | "Parts" >> beam.Create(parts) | "EmbedChanges" >> EmbedChanges(units, plan)
-
         with watching("embed", lambda: len(list(folder.glob("[a-z]*.parquet"))), len(parts), "files"):
-            run_graph(embed, job_of(config, "embed", beam_args))
+            run_graph(graphs.embed_changes(parts, units, plan), job_of(config, "embed", beam_args))
         embedded = read_summary(work / "embed.json")
     counts, bad = found.counts, list(found.rejects)
     if embedded is not None:
@@ -115,7 +106,7 @@ def run(
     )
     records = embedded.records if embedded else ()
     changes = _without_rejected(folder, changes, [name for record in records for name in record.get("rejected", ())])
-    old_queries = sum(pq.read_metadata(file.path).num_rows for file in plan.old_queries)
+    old_queries = sum(pq.read_metadata(files.located(file.path)).num_rows for file in plan.old_queries)
     _check_counts(folder, changes, records, manifest=manifest, queries=old_queries)
     excluded = sum(record["excluded"] for record in scanned)
     records = gather_queries(folder, records)

@@ -165,7 +165,7 @@ def latency(spec: QuerySpec, settings: EvaluateConfig, manifest: Manifest) -> di
     taken: list[np.ndarray] = []
     missing = settings.latency_queries
     for path in spec.files:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(files.located(path)) as file:
             for batch in file.iter_batches(batch_size=missing, columns=["embedding"]):
                 vectors = vectors_of(pa.Table.from_batches([batch]))
                 bad = np.logical_or(*bad_rows(vectors, manifest.distance))

@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -294,13 +294,31 @@ def digest(value: Any) -> str:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Deletes temporary files that a killed run left in `folder` (recursively); returns how many. `gs://` has none."""
-    if isinstance(folder, GsPath):
-        return 0
+    """Deletes temporary files that a killed run left in `folder` (recursively); returns how many."""
+    if isinstance(folder, GsPath):  # nothing but locks of attempts at a folder
+        found = [folder / name for name in folder.objects() if PurePosixPath(name).name.startswith(TMP_PREFIX)]
+        remove_files(found)
+        return len(found)
     found = list(folder.rglob(f"{TMP_PREFIX}*")) if folder.is_dir() else []
     for path in found:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     return len(found)
+
+
+def remove_files(paths: Sequence[Path]) -> None:
+    """Removes files, which may be gone already; of objects several at the same time."""
+    if any(isinstance(path, GsPath) for path in paths):
+        from simpipe import gcs_files
+
+        gcs_files.remove_files(paths)
+    else:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything is there by this name, a dangling link too."""
+    return path.exists() if isinstance(path, GsPath) else os.path.lexists(path)
 
 
 def remove_folder(folder: Path) -> None:

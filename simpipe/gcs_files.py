@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def replacing_folder(path: GsPath, *, last: str) -> Iterator[Path]:
     with cache.writing(path.name) as temporary:
         temporary.mkdir()
         yield temporary
-        with files.locked(path.with_name(f".lock-{path.name}")):
+        with files.locked(path.with_name(f"{files.TMP_PREFIX}lock-{path.name}")):
             there = path.objects()
             if last in there:
                 return
@@ -68,12 +68,12 @@ def replacing_folder(path: GsPath, *, last: str) -> Iterator[Path]:
 
 def remove_folder(folder: GsPath) -> None:
     """Removes all objects below, several at the same time."""
+    remove_files([folder / name for name in folder.objects()])
 
-    def remove(name: str) -> None:
-        (folder / name).unlink(missing_ok=True)
 
+def remove_files(paths: Sequence[Path]) -> None:
     with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(remove, folder.objects()))
+        list(pool.map(lambda path: path.unlink(missing_ok=True), paths))
 
 
 def move_file(source: GsPath, target: GsPath) -> None:

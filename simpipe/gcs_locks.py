@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import queue
 import secrets
 import socket
 import threading
@@ -43,12 +44,12 @@ class Held:
         self._bucket, self._key, self._generation, self._data = bucket, made.key, made.generation, data
         self._expires = expires
         self._process = os.getpid()
-        self._end = threading.Event()
+        self._end: queue.SimpleQueue[None] = queue.SimpleQueue()  # may be told from a finalizer at any time
         self._thread = threading.Thread(target=self._renew, name="simpipe-lock", daemon=True)
         self._thread.start()
 
     def _renew(self) -> None:
-        while not self._end.wait(self._expires / _RENEWALS):
+        while not self._ended():
             # Without an answer: the next time. What others took over meanwhile is not of this generation any more.
             with contextlib.suppress(SimpipeError):
                 try:
@@ -57,14 +58,26 @@ class Held:
                     self.lost = True
                     return
 
+        with contextlib.suppress(gcs.Changed, SimpipeError):  # taken over, or it will expire
+            gcs.delete(self._bucket, self._key, generation=self._generation)
+
+    def _ended(self) -> bool:
+        try:
+            self._end.get(timeout=self._expires / _RENEWALS)
+        except queue.Empty:
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Lets the thread remove the object, soon. Waits for nothing, so that a finalizer may call it."""
+        if os.getpid() == self._process:  # else a forked copy: the lock is not its own
+            self._end.put(None)
+
     def release(self) -> None:
-        if os.getpid() != self._process:  # a forked copy: the lock is not its own
-            return
-        self._end.set()
-        self._thread.join()
-        if not self.lost:
-            with contextlib.suppress(gcs.Changed, SimpipeError):  # taken over, or it will expire
-                gcs.delete(self._bucket, self._key, generation=self._generation)
+        """Removes the object."""
+        self.leave()
+        if os.getpid() == self._process:
+            self._thread.join()
 
 
 @contextlib.contextmanager

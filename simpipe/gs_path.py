@@ -7,7 +7,6 @@ cache of `simpipe.staging`. Nothing is written through it: `simpipe.files` does 
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import io
 import os
 import re
@@ -21,6 +20,7 @@ from simpipe.errors import ContractError, SimpipeError
 
 _ROOT = "gs:"
 _MOVES = 20  # how often an object may be replaced while it is opened
+_MAGIC = re.compile(r"[*?\[]")
 _PIECES = re.compile(r"\[[^\]]+\]|.", re.DOTALL)  # of a pattern: a set of letters, or one
 
 
@@ -154,23 +154,26 @@ class GsPath(PosixPath):
 
     def glob(self, pattern: str, **_: Any) -> Generator[GsPath, None, None]:
         """Objects and folders below that match, in order; `**` is any number of folders."""
-        parts = PurePath(pattern).parts
-        plain = []
-        for part in parts:
-            if re.search(r"[*?\[]", part):
-                break
-            plain.append(part)
-        base, wanted = self.joinpath(*plain), parts[len(plain) :]
-        if not wanted:
-            yield from [base] if base.exists() else []
-        elif len(wanted) == 1 and wanted[0] != "**":
-            found = base._direct()
-            names = [each.key.rpartition("/")[2] for each in found.objects]
-            names += [each.rstrip("/").rpartition("/")[2] for each in found.prefixes]
-            yield from (base / name for name in sorted(names) if fnmatch.fnmatchcase(name, wanted[0]))
+        yield from self._matching(PurePath(pattern).parts)
+
+    def _matching(self, parts: tuple[str, ...]) -> Generator[GsPath, None, None]:
+        part, rest = parts[0], parts[1:]
+        if part == "**":
+            match = re.compile(_regex(parts))
+            yield from (self / name for name in sorted(_with_folders(self.objects())) if match.fullmatch(name))
+        elif not _MAGIC.search(part):
+            child = self / part
+            if rest:
+                yield from child._matching(rest)
+            elif child.exists():
+                yield child
         else:
-            match = re.compile(_regex(wanted))
-            yield from (base / name for name in sorted(_with_folders(base.objects())) if match.fullmatch(name))
+            found, match = self._direct(), re.compile(_regex((part,)))
+            folders = [each.rstrip("/").rpartition("/")[2] for each in found.prefixes]
+            names = folders if rest else [*folders, *(each.key.rpartition("/")[2] for each in found.objects)]
+            for name in sorted(names):
+                if match.fullmatch(name):
+                    yield from (self / name)._matching(rest) if rest else (self / name,)
 
     def rglob(self, pattern: str, **_: Any) -> Generator[GsPath, None, None]:
         return self.glob(f"**/{pattern}")

@@ -78,7 +78,7 @@ def take_exclusive(root: Path, release: str) -> Lease | None:
 def _held(path: Path, take: Callable[[GsPath], gcs_locks.Held | None]) -> Lease | None:
     assert isinstance(path, GsPath)
     held = take(path)
-    return None if held is None else Lease(held.release, path)
+    return None if held is None else Lease(held.leave, path)
 
 
 def _lock(path: Path, kind: int) -> Lease | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from simpipe import files, releases
 from simpipe.errors import ReleaseError
+from simpipe.gs_path import GsPath
 from simpipe.leases import take_exclusive
 from simpipe.manifest import MANIFEST_JSON, Manifest
 from simpipe.pointer import read_pointer
@@ -172,8 +173,7 @@ def _remove_manifests(root: Path, found: Survey, reasons: dict[str, list[str]], 
             gone[name] = count_files(taken)
             if not dry_run:
                 files.write_bytes(folder / releases.PRUNED, b"")
-                for path in taken:
-                    path.unlink()
+                files.remove_files(taken)
     return gone
 
 
@@ -211,7 +211,8 @@ def _remove_files(
     for name, (count, size) in sorted(marked.items()):
         folder, staying, users = releases.releases_folder(root) / name, 0, set(left.unreadable)
         counted = {folder / each for each in (releases.PRUNED, *((MANIFEST_JSON, releases.BUILD_JSON) if count else ()))}
-        for path in _files_under(folder):
+        going = []
+        for path, taken in _files_under(folder):
             if path in counted:
                 continue
             by = needed.get(name, {}).get(path.relative_to(folder).as_posix(), set())
@@ -219,10 +220,10 @@ def _remove_files(
                 staying += 1
                 users |= by
             else:
-                count, size = count + 1, size + path.lstat().st_size
-                if not dry_run:
-                    path.unlink(missing_ok=True)
+                count, size = count + 1, size + taken
+                going.append(path)
         if not dry_run:
+            files.remove_files(going)
             _remove_empty(folder, whole=not staying)
         if count or not staying:
             removed.append(Removed(name, count, size, staying, tuple(sorted(users))))
@@ -231,21 +232,25 @@ def _remove_files(
     return removed, partly
 
 
-def _files_under(folder: Path) -> Iterator[Path]:
-    """Everything that is no folder; links are not followed."""
+def _files_under(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Everything that is no folder, and its bytes; links are not followed."""
+    if isinstance(folder, GsPath):
+        yield from ((folder / name, size) for name, size in files.tree(folder).items())
+        return
     for parent, folders, names in os.walk(folder):
         links = [each for each in folders if os.path.islink(os.path.join(parent, each))]
         for each in sorted([*names, *links]):
-            yield Path(parent, each)
+            path = Path(parent, each)
+            yield path, path.lstat().st_size
 
 
 def _remove_empty(folder: Path, *, whole: bool) -> None:
     """Removes empty folders within; with `whole` the release's own folder as well, its mark last."""
-    for parent, _, _ in os.walk(folder, topdown=False):
+    for parent, _, _ in () if isinstance(folder, GsPath) else os.walk(folder, topdown=False):
         if Path(parent) != folder:
             with contextlib.suppress(OSError):  # holds files that stay
                 os.rmdir(parent)
     if whole:
         (folder / releases.PRUNED).unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            os.rmdir(folder)
+            folder.rmdir()

@@ -17,6 +17,7 @@ from pathlib import Path
 from simpipe import files
 from simpipe.embeddings import EMBEDDINGS_JSON
 from simpipe.errors import ContractError
+from simpipe.gs_path import GsPath
 from simpipe.leases import LEASES, RELEASES, take_exclusive
 from simpipe.reindex.changes import CHANGES_JSON, is_unfinished_data_set
 from simpipe.run_summary import RUNS
@@ -64,7 +65,7 @@ def clean(root: Path, found: Survey, *, dry_run: bool) -> tuple[list[Cleaned], l
                 listed = [(path, "embeddings of a re-index") for path in unused]
                 listed += [(path, "temporary") for path in temporary] + [(path, "work folder") for path in work]
                 listed = [(path, what) for path, what in listed if not set(path.parents) & set(unused)]  # goes as a whole
-                taken = [_take(path, what, dry_run) for path, what in listed if os.path.lexists(path) and free(path)]
+                taken = [_take(path, what, dry_run) for path, what in listed if files.is_there(path) and free(path)]
     cleaned = [_remove(root, each, dry_run) for each in taken]  # when locks are free again: nobody waits for it
     if not dry_run:
         _remove_leases(root)
@@ -85,6 +86,9 @@ def _temporary(root: Path, found: Survey) -> Iterator[Path]:
     within = [path for kind in _FINISHED for path in (root / kind).glob("*")]
     for place in [*within, *(root / RELEASES / name for name in found.manifests)]:
         if place.name.startswith(files.TMP_PREFIX):
+            continue
+        if isinstance(place, GsPath):  # a dozen listings, or one that reads the names of everything
+            yield from (path for path in place.rglob(f"{files.TMP_PREFIX}*") if _WORK not in path.parts)
             continue
         for parent, folders, names in os.walk(place):
             yield from (Path(parent, each) for each in [*folders, *names] if each.startswith(files.TMP_PREFIX))
@@ -168,11 +172,18 @@ class _Taken:
     path: Path  # where it was
     now: Path
     what: str
+    went: tuple[int, int] | None = None  # files and bytes, where it is removed already
 
 
 def _take(path: Path, what: str, dry_run: bool) -> _Taken:
-    """Puts something out of the way by one move, so that no half of it is ever taken for a whole."""
+    """Puts something out of the way by one move, so that no half of it is ever taken for a whole; of objects, removes them."""
     now = path
+    if isinstance(path, GsPath):
+        found = files.tree(path) or {"": path.stat().st_size}
+        if not dry_run:
+            files.remove_folder(path)
+            path.unlink(missing_ok=True)
+        return _Taken(path, now, what, (len(found), sum(found.values())))
     if not dry_run:
         now = path.with_name(f"{files.TMP_PREFIX}{secrets.token_hex(4)}-pruned")
         os.rename(path, now)
@@ -181,6 +192,8 @@ def _take(path: Path, what: str, dry_run: bool) -> _Taken:
 
 def _remove(root: Path, taken: _Taken, dry_run: bool) -> Cleaned:
     now = taken.now
+    if taken.went is not None:
+        return Cleaned(taken.path.relative_to(root).as_posix(), taken.what, *taken.went)
     whole = now.is_dir() and not now.is_symlink()
     inside = (Path(parent, name) for parent, _, names in os.walk(now) for name in names)
     count, size = count_files(inside if whole else [now])

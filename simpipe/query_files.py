@@ -99,12 +99,20 @@ def plan_sources(paths: Sequence[str], columns: Sequence[str], *, dim: int, bloc
     Raises:
       QueryError: a file is no Parquet, or has neither `embedding` nor `id`. ConfigError: it lacks a metadata column.
     """
+    return cut_sources(paths, [_groups(path, columns) for path in paths], dim=dim, block=block)
+
+
+def cut_sources(paths: Sequence[str], row_groups: Sequence[Sequence[int]], *, dim: int, block: int) -> list[Source]:
+    """Cuts files into what workers read.
+
+    Args:
+      row_groups: of each file, the rows of each. Others: see `plan_sources`.
+    """
     most = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // (4 * dim)) // block) * block
     names = _names(paths)
     sources: list[Source] = []
     chunks = 0
-    for path, name in zip(paths, names, strict=True):
-        groups = _groups(path, columns)
+    for path, name, groups in zip(paths, names, row_groups, strict=True):
         first, start = 0, 0
         while start < len(groups):
             end, rows = start, 0

@@ -51,7 +51,7 @@ def write_labels(labels: pa.Array | pa.ChunkedArray, path: Path) -> None:
 
 
 def _read_labels(path: str) -> pa.Array:
-    return pq.read_table(path, columns=[LABEL]).column(LABEL).combine_chunks()
+    return pq.read_table(files.located(path), columns=[LABEL]).column(LABEL).combine_chunks()
 
 
 def _count(answer: Answer, spec: CountSpec, labels: str) -> CalibrationCounts:

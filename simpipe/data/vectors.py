@@ -198,7 +198,7 @@ def read_rows(
 def _read_parquet(
     source: VectorsSource, plan: VectorPlan, block: VectorBlock, name: str, rows: np.ndarray | None
 ) -> tuple[pa.Table, np.ndarray, np.ndarray, list[Reject]]:
-    with pq.ParquetFile(block.path) as file:
+    with pq.ParquetFile(files.located(block.path)) as file:
         raw = file.read_row_group(block.group, columns=[column for column, _ in _columns(source)])
     position = np.arange(len(raw)) if rows is None else rows
     raw = raw if rows is None else raw.take(pa.array(rows))

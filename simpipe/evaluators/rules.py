@@ -85,7 +85,7 @@ class LabelItems:
     @classmethod
     def load(cls, path: str | Path) -> LabelItems:
         """Reads what `save` wrote."""
-        return cls.in_table(pq.read_table(path))
+        return cls.in_table(pq.read_table(files.located(path)))
 
     @classmethod
     def in_table(cls, table: pa.Table) -> LabelItems:

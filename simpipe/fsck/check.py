@@ -67,12 +67,12 @@ def _folders(root: Path, found: Findings) -> list[Path]:
             found.error("unreadable", "not a folder", path=parent.name)
         return []
     folders = []
-    for entry in names_in(parent, found):
-        path = parent / entry.name
-        if entry.name.startswith((files.TMP_PREFIX, WORK)):
-            found.warning("leftover", LEFTOVER, path=f"{parent.name}/{entry.name}")
-        elif "Z-" not in entry.name or not is_folder(path):
-            found.warning("unknown", "not a release", cure=LOOK, path=f"{parent.name}/{entry.name}")
+    for name in names_in(parent, found):
+        path = parent / name
+        if name.startswith((files.TMP_PREFIX, WORK)):
+            found.warning("leftover", LEFTOVER, path=f"{parent.name}/{name}")
+        elif "Z-" not in name or not is_folder(path):
+            found.warning("unknown", "not a release", cure=LOOK, path=f"{parent.name}/{name}")
         else:
             folders.append(path)
     return folders

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from simpipe import files
 from simpipe.errors import SimpipeError
 
 ERROR, WARNING = "error", "warning"
@@ -110,11 +110,10 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
-def names_in(folder: Path, found: Findings, *, release: str | None = None) -> list[os.DirEntry[str]]:
+def names_in(folder: Path, found: Findings, *, release: str | None = None) -> list[str]:
     """What a folder holds, by name; nothing, and a finding, where it cannot be read."""
     try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+        return sorted(path.name for path in folder.iterdir())
     except (OSError, ValueError) as error:
         found.error("unreadable", f"folder {folder}: {reason_of(error)}", release=release, cure="check its rights")
         return []
@@ -123,14 +122,14 @@ def names_in(folder: Path, found: Findings, *, release: str | None = None) -> li
 def is_folder(path: Path) -> bool:
     """Whether a folder is there, whatever the name or the rights."""
     try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
+        return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):
         return False
 
 
 def is_there(path: Path) -> bool:
     """Whether anything is there by this name, a dangling link too."""
-    return os.path.lexists(path)
+    return files.is_there(path)
 
 
 def read_small(path: Path, *, most: int = 256 << 20) -> bytes:
@@ -139,7 +138,7 @@ def read_small(path: Path, *, most: int = 256 << 20) -> bytes:
     Raises:
       OSError: it cannot be read. ValueError: it is no regular file, or larger than `most` bytes.
     """
-    about = os.stat(path)
+    about = path.stat()
     if not stat.S_ISREG(about.st_mode):
         raise ValueError("not a regular file")
     if about.st_size > most:

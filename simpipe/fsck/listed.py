@@ -13,6 +13,7 @@ from pathlib import Path
 from simpipe import files
 from simpipe.errors import ContractError
 from simpipe.fsck.findings import Findings, is_folder, is_there, read_small, reason_of
+from simpipe.gs_path import GsPath
 from simpipe.manifest import MANIFEST_JSON, Manifest
 from simpipe.progress import progress
 
@@ -97,7 +98,11 @@ def check_files(releases_folder: Path, listed: Sequence[Release], found: Finding
             place = release.places.get(Path(entry.path).as_posix())
             if place is not None:
                 uses[place].append(_Use(release, place.path, entry.size, entry.sha256))
-    sizes = {place: _size_of(releases_folder, place, of, listed, found) for place, of in uses.items()}
+    if isinstance(releases_folder, GsPath):
+        trees = {name: files.tree(releases_folder / name) for name in {place.release for place in uses}}
+        sizes = {place: _size_in(trees, place, of, listed, found) for place, of in uses.items()}
+    else:
+        sizes = {place: _size_of(releases_folder, place, of, listed, found) for place, of in uses.items()}
     there = {place: size for place, size in sizes.items() if size is not None}
     wanted = {place: size for place, size in there.items() if any(use.size == size for use in uses[place])}
     sums = {} if fast else _sums(releases_folder, wanted, found)
@@ -130,6 +135,18 @@ def _size_of(folder: Path, place: Place, uses: Sequence[_Use], listed: Sequence[
     return None
 
 
+def _size_in(
+    trees: dict[str, dict[str, int]], place: Place, uses: Sequence[_Use], listed: Sequence[Release], found: Findings
+) -> int | None:
+    """Like `_size_of`, from listings of releases on object storage."""
+    there = trees[place.release]
+    if place.path not in there:
+        what = _missing(place, listed) if there else f"missing: there is no release {place.release}"
+        code = "missing" if there else "reference"
+        found.error(code, what + _named(uses, place), release=place.release, path=place.path)
+    return there.get(place.path)
+
+
 def _missing(place: Place, listed: Sequence[Release]) -> str:
     """What to say of a file that is not where it should be."""
     origin = next((release for release in listed if release.name == place.release), None)
@@ -150,8 +167,11 @@ def _named(uses: Sequence[_Use], place: Place) -> str:
 
 def _sums(folder: Path, wanted: dict[Place, int], found: Findings) -> dict[Place, str]:
     """SHA-256 of files. Hard links are read once."""
-    same: dict[tuple[int, int], list[Place]] = defaultdict(list)
+    same: dict[object, list[Place]] = defaultdict(list)
     for place in wanted:
+        if isinstance(folder, GsPath):
+            same[place].append(place)
+            continue
         try:
             about = os.stat(folder / place.release / place.path)
         except OSError as error:
@@ -161,7 +181,7 @@ def _sums(folder: Path, wanted: dict[Place, int], found: Findings) -> dict[Place
 
     def read(places: list[Place]) -> str | Exception:
         try:
-            return files.sha256_file(folder / places[0].release / places[0].path)
+            return files.sha256_here_or_there(folder / places[0].release / places[0].path)
         except OSError as error:
             return error
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from simpipe import files
 from simpipe.fsck.findings import LOOK, PRUNE, Findings, is_folder, is_there, names_in, reason_of
 from simpipe.fsck.listed import Release
+from simpipe.gs_path import GsPath
 from simpipe.manifest import MANIFEST_JSON
 from simpipe.releases import BUILD_JSON, PRUNED, PUBLISHED
 from simpipe.run_summary import RUNS
@@ -33,9 +34,9 @@ def check_orphans(root: Path, folders: Sequence[Path], listed: Sequence[Release]
     for folder in folders:
         _check_folder(folder, wanted[folder.name], found)
     for place in ("", *_DATA_SETS):
-        for entry in names_in(root / place, found) if is_folder(root / place) else []:
-            if entry.name.startswith(files.TMP_PREFIX):
-                found.warning("leftover", LEFTOVER, path=f"{place}/{entry.name}" if place else entry.name)
+        for name in names_in(root / place, found) if is_folder(root / place) else []:
+            if name.startswith(files.TMP_PREFIX):
+                found.warning("leftover", LEFTOVER, path=f"{place}/{name}" if place else name)
 
 
 def _check_folder(folder: Path, wanted: set[str], found: Findings) -> None:
@@ -65,6 +66,10 @@ def _check_folder(folder: Path, wanted: set[str], found: Findings) -> None:
 
 def _walk(folder: Path, release: str, found: Findings) -> Iterator[str]:
     """Paths of all files below a folder, and of links to folders."""
+
+    if isinstance(folder, GsPath):
+        yield from files.tree(folder)
+        return
 
     def failed(error: OSError) -> None:
         found.error("unreadable", f"folder: {reason_of(error)}", release=release, path=error.filename, cure="check its rights")

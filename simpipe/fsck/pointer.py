@@ -59,16 +59,16 @@ def check_pointer(root: Path, readable: set[str], found: Findings) -> None:
 def check_tags(root: Path, readable: set[str], found: Findings) -> None:
     """Every tag names a release that is there; see `check_pointer`."""
     for entry in names_in(root / TAGS, found) if is_folder(root / TAGS) else []:
-        path = f"{TAGS}/{entry.name}"
-        name = entry.name.removesuffix(".json")
-        if entry.name.startswith(files.TMP_PREFIX):
+        path = f"{TAGS}/{entry}"
+        name = entry.removesuffix(".json")
+        if entry.startswith(files.TMP_PREFIX):
             found.warning("leftover", "a temporary file of a run that was stopped", path=path)
             continue
         try:
             check_name(name)
-            data = json.loads(read_small(root / TAGS / entry.name))
+            data = json.loads(read_small(root / TAGS / entry))
             release = data["release"]
-            if name == entry.name or not isinstance(release, str) or not isinstance(data["tagged_at"], str):
+            if name == entry or not isinstance(release, str) or not isinstance(data["tagged_at"], str):
                 raise ValueError
         except (OSError, SimpipeError) as error:
             found.error("tag", reason_of(error), path=path, cure="remove the file")
@@ -86,5 +86,5 @@ def check_leases(root: Path, folders: set[str], found: Findings) -> None:
         found.error("lease", "not a folder: nobody who reads a release is known of", path=LEASES, cure="remove it")
         return
     for entry in names_in(root / LEASES, found) if is_folder(root / LEASES) else []:
-        if entry.name not in folders:
-            found.warning("lease", "of a release that is not there", path=f"{LEASES}/{entry.name}")
+        if entry not in folders:
+            found.warning("lease", "of a release that is not there", path=f"{LEASES}/{entry}")

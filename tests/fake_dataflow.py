@@ -135,7 +135,8 @@ def run_staged(storage: Path, job: dict[str, Any]) -> list[dict[str, Any]]:
             about = {"distribution": {part: getattr(value, part) for part in ("sum", "count", "min", "max")}}
         else:
             about = {"scalar": value}
-        metrics.append({"name": {"origin": "user", "name": each.key.metric.name, "context": context}, **about})
+        for tried in ({}, {"tentative": "true"}):  # the service tells both, and Beam's client fails without
+            metrics.append({"name": {"origin": "user", "name": each.key.metric.name, "context": {**context, **tried}}, **about})
     return metrics
 
 

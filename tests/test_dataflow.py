@@ -19,7 +19,7 @@ from simpipe.beam.io import Outcome, WriteSummary, read_summary
 from simpipe.beam.options import pipeline_options, run_graph
 from simpipe.beam.runners import arguments_of
 from simpipe.errors import ContractError, SimpipeError
-from simpipe.job import job_of
+from simpipe.job import Spread, job_of
 from simpipe.types import Counts
 
 
@@ -124,9 +124,12 @@ def job_on(service: fake_dataflow.FakeDataflow, **runner: Any):
 
 def test_a_job_is_submitted_runs_and_ends(cloud, tmp_path, capsys):
     runner = {"service_account": "worker@a-project.iam.gserviceaccount.com", "subnetwork": "regions/r/subnetworks/s"}
-    run_graph(graph(tmp_path / "done.json"), job_on(cloud, **runner, labels={"team": "search"}))
+    ended = run_graph(graph(tmp_path / "done.json"), job_on(cloud, **runner, labels={"team": "search"}))
     assert [record["twice"] for record in read_summary(tmp_path / "done.json").records] == [2, 4, 6]
     (job,) = cloud.jobs.values()
+    assert (ended.verb, ended.name, ended.id, ended.state) == ("build", job["name"], job["id"], "DONE")
+    assert ended.counters == {"in-items": 6}
+    assert ended.distributions == {"build-msec": Spread(sum=6, count=3, min=1, max=3)}
     assert job["name"] == "simpipe-build-trial"
     assert job["type"] == "JOB_TYPE_BATCH"
     assert job["labels"] == {

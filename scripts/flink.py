@@ -6,8 +6,9 @@
   python -m scripts.flink stop       ends all of it; the distribution and the job server's jar stay
 
 It is one job manager, task managers of two slots each, each of which starts two SDK worker processes a job (`sdk_worker.py`, with
-the Python that runs this script), and Beam's job server. Needs Java 11 or 17, and Maven the first time. Everything listens on the
-loopback address only. A task manager that died is started again by `start`.
+the Python that runs this script), and Beam's job server. Needs Java 11 or 17, and Maven the first time. Flink listens on the
+loopback address only, Beam's job server on all of the machine's: not for machines that others reach. A task manager that died is
+started again by `start`.
 """
 
 from __future__ import annotations

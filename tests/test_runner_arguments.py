@@ -67,6 +67,8 @@ def test_a_cluster_with_a_job_server_is_submitted_to_it():
     assert (portable.job_endpoint, portable.environment_type) == ("jobs:8099", "PROCESS")
     assert json.loads(portable.environment_config) == {"command": '/opt/a "b"/boot'}
     assert options.get_all_options()["flink_master"] == "jm:8081"
+    own = arguments_of(job_of(config_of(kind="flink", **how), "build"))
+    assert not [option for option in own if option.startswith("--flink_master")], "the job server knows its cluster"
 
 
 def test_prism_must_be_there(monkeypatch, tmp_path):

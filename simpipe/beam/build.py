@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
 from apache_beam.pvalue import AsList, AsSingleton, PBegin
 
 from simpipe import files
@@ -19,17 +18,19 @@ from simpipe.build import BuildPlan, build_one_partition, build_one_store_file
 from simpipe.build_start import start_build
 from simpipe.groups import Members
 from simpipe.index.blas import blas_threads
-from simpipe.index.route import count_values, no_sample, route_file, route_query_ids, sample_file
+from simpipe.index.route import count_values, load_samples, route_file, route_query_ids, sample_file, save_sample
 from simpipe.index.router import ROUTER_FILE, Router
 from simpipe.types import Counts, Reject
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Sampled items and queries (columns id, embedding), and counts of the routing column's values."""
+    """Numbers of the files whose samples lie in the work folder, and counts of the routing column's values.
 
-    items: tuple[pa.Table, ...] = ()
-    queries: tuple[pa.Table, ...] = ()
+    The rows themselves do not travel: of many files they are one element too large for some runners.
+    """
+
+    numbers: tuple[int, ...] = ()
     values: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -38,15 +39,17 @@ def _members(plan: BuildPlan) -> Members | None:
 
 
 def _sample(number: int, plan: BuildPlan) -> _Sample:
-    path = plan.source(number)
+    path, work = plan.source(number), files.located(plan.work)
     if number >= len(plan.files):
-        return _Sample(queries=(sample_file(path, plan.route, share=plan.probe_share, seed=plan.seed),))
+        save_sample(sample_file(path, plan.route, share=plan.probe_share, seed=plan.seed), work=work, number=number)
+        return _Sample((number,))
     items = sample_file(path, plan.route, share=plan.sample_share, seed=plan.seed, members=_members(plan))
-    return _Sample((items,), (), count_values(path, plan.route.column) if plan.route.column else {})
+    save_sample(items, work=work, number=number)
+    return _Sample((number,), count_values(path, plan.route.column) if plan.route.column else {})
 
 
-class _Concatenate(beam.CombineFn):
-    """Small tables and counts."""
+class _Gather(beam.CombineFn):
+    """Numbers and counts."""
 
     def create_accumulator(self) -> _Sample:
         return _Sample()
@@ -59,8 +62,7 @@ class _Concatenate(beam.CombineFn):
         values: Counter[str] = Counter()
         for part in parts:
             values.update(part.values)
-        items = tuple(table for part in parts for table in part.items)
-        return _Sample(items, tuple(table for part in parts for table in part.queries), dict(values))
+        return _Sample(tuple(number for part in parts for number in part.numbers), dict(values))
 
     def extract_output(self, accumulator: _Sample) -> _Sample:
         return accumulator
@@ -68,8 +70,9 @@ class _Concatenate(beam.CombineFn):
 
 def _fit(sample: _Sample, plan: BuildPlan) -> int:
     """Fits and saves the router; returns its number of partitions, which routing waits for."""
-    none = no_sample(plan.route.dim)
-    items, queries = (pa.concat_tables([none, *tables]) for tables in (sample.items, sample.queries))
+    numbers, work = sorted(sample.numbers), files.located(plan.work)
+    parts = ([n for n in numbers if n < len(plan.files)], [n for n in numbers if n >= len(plan.files)])
+    items, queries = (load_samples(part, work=work, dim=plan.route.dim) for part in parts)
     with blas_threads(1):
         partitions = start_build(plan, items, queries, sample.values)
     count("sample-items", len(items))
@@ -125,9 +128,13 @@ class BuildRelease(beam.PTransform):
 
     The shuffle goes through grouped files: routing writes each file's rows by partition, and each partition is one
     element that reads its groups, so memory is bounded by a partition on every runner.
+
+    Attributes:
+      hints: Beam's resource hints for the step that builds partitions; see `simpipe.beam.dataflow.build_hints`.
     """
 
     plan: BuildPlan
+    hints: Mapping[str, Any] = field(default_factory=dict)
 
     def expand(self, input_or_inputs: PBegin) -> tuple[Any, ...]:
         plan, begin = self.plan, input_or_inputs
@@ -141,7 +148,7 @@ class BuildRelease(beam.PTransform):
             begin
             | "Files to sample" >> beam.Create(sampled)
             | "Sample" >> beam.Map(_sample, plan=plan)
-            | "Gather sample" >> beam.CombineGlobally(_Concatenate())
+            | "Gather sample" >> beam.CombineGlobally(_Gather())
             | "FitRouter" >> beam.Map(_fit, plan=plan)
         )
         routed: Any = (
@@ -160,7 +167,8 @@ class BuildRelease(beam.PTransform):
             partitions
             | "Partitions" >> beam.FlatMap(_numbers)
             | "Spread partitions" >> beam.Reshuffle()
-            | "BuildPartitions" >> beam.Map(_partition, routed=barrier, partitions=AsSingleton(partitions), plan=plan)
+            | "BuildPartitions"
+            >> hinted(beam.Map(_partition, routed=barrier, partitions=AsSingleton(partitions), plan=plan), self.hints)
         )
         stored = (
             begin
@@ -173,6 +181,11 @@ class BuildRelease(beam.PTransform):
             built | "Built" >> WriteSummary(str(work / "partitions.json")),
             stored | "Stored" >> WriteSummary(str(work / "store.json")),
         )
+
+
+def hinted(transform: beam.PTransform, hints: Mapping[str, Any]) -> beam.PTransform:
+    """The transform with resource hints, where there are any: each set of hints is an environment of its own."""
+    return transform.with_resource_hints(**hints) if hints else transform
 
 
 def work_files(plan: BuildPlan) -> int:

@@ -26,14 +26,10 @@ def arguments_of(job: Job) -> list[str]:
         case PrismRunner():
             found = _prism(runner)
         case FlinkRunner():
-            found = [
-                "--runner=FlinkRunner",
-                f"--flink_master={runner.master}",
-                f"--flink_version={runner.version}",
-                *_cluster(runner, jar="flink_job_server_jar"),
-            ]
+            found = ["--runner=FlinkRunner", f"--flink_version={runner.version}", *_cluster(runner, "flink_job_server_jar")]
+            found += _master(runner, "flink_master")
         case SparkRunner():
-            found = ["--runner=SparkRunner", f"--spark_master_url={runner.master}", *_cluster(runner, jar="spark_job_server_jar")]
+            found = ["--runner=SparkRunner", *_cluster(runner, "spark_job_server_jar"), *_master(runner, "spark_master_url")]
         case DataflowRunner():
             from simpipe.beam.dataflow import dataflow_arguments
 
@@ -55,7 +51,13 @@ def _prism(runner: PrismRunner) -> list[str]:
     return ["--runner=PrismRunner", f"--prism_location={found}"]
 
 
-def _cluster(runner: FlinkRunner | SparkRunner, *, jar: str) -> list[str]:
+def _master(runner: FlinkRunner | SparkRunner, option: str) -> list[str]:
+    """A job server that runs knows its cluster; an address would send its jobs elsewhere, so only a named one does."""
+    named = runner.job_server is None or "master" in runner.model_fields_set
+    return [f"--{option}={runner.master}"] if named else []
+
+
+def _cluster(runner: FlinkRunner | SparkRunner, jar: str) -> list[str]:
     found = [f"--environment_type={_ENVIRONMENTS[runner.environment]}", f"--parallelism={runner.parallelism}"]
     if runner.command is not None:
         process = json.dumps({"command": str(Path(runner.command).expanduser())})

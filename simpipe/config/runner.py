@@ -49,7 +49,10 @@ class _Cluster(_Runner):
 
 
 class FlinkRunner(_Cluster):
-    """A Flink cluster. `master`: `HOST:PORT` of its REST address, or `[local]`. `version`: as in the job server's name."""
+    """A Flink cluster. `version`: as in the job server's name.
+
+    `master`: `HOST:PORT` of its REST address, or `[local]`; with a `job_server`, which has its own, only where it is named.
+    """
 
     kind: Literal["flink"]
     master: str = "localhost:8081"
@@ -57,7 +60,7 @@ class FlinkRunner(_Cluster):
 
 
 class SparkRunner(_Cluster):
-    """Spark 3. `master`: as in `local[2]` or `spark://HOST:7077`."""
+    """Spark 3. `master`: as in `local[2]` or `spark://HOST:7077`; with a `job_server` only where it is named."""
 
     kind: Literal["spark"]
     master: str = "local[2]"

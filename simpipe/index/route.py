@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from simpipe import files
 from simpipe.embeddings import Block, iterate_blocks, vectors_column
 from simpipe.errors import ConfigError
-from simpipe.grouped import GroupedWriter
+from simpipe.grouped import GroupedWriter, read_group, writing
 from simpipe.groups import Members
 from simpipe.ids import bucket_of
 from simpipe.index.distance import bad_rows, prepare
@@ -101,6 +102,21 @@ def sample_file(path: Path, spec: RouteSpec, *, share: float, seed: int, members
 def no_sample(dim: int) -> pa.Table:
     """A sample without rows."""
     return pa.table({"id": pa.array([], pa.string()), "embedding": vectors_column(np.empty((0, dim), np.float32))})
+
+
+def save_sample(sample: pa.Table, *, work: Path, number: int) -> None:
+    """Writes a file's sample to `sample-NNNNN.arrow` in the work folder."""
+    with writing(_sample_path(work, number), sample.schema, 1) as writer:
+        writer.write(sample, np.zeros(len(sample), np.int64))
+
+
+def load_samples(numbers: Sequence[int], *, work: Path, dim: int) -> pa.Table:
+    """The samples of some files, in the order of `numbers`."""
+    return read_group([_sample_path(work, number) for number in numbers], 0, 1) if numbers else no_sample(dim)
+
+
+def _sample_path(work: Path, number: int) -> Path:
+    return work / f"sample-{number:05d}.arrow"
 
 
 def route_file(path: Path, router: Router, spec: RouteSpec, *, work: Path, number: int, members: Members | None = None) -> Routed:

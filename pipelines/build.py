@@ -48,7 +48,8 @@ def run(
       DuplicateIdError: one id, two items.
       RejectedError: too many bad vectors. SimpipeError: nothing to index.
     """
-    from simpipe.beam.build import BuildRelease, work_files
+    from pipelines import graphs
+    from simpipe.beam.build import work_files
     from simpipe.beam.io import check_rejects, read_summary
     from simpipe.beam.options import run_graph
 
@@ -63,14 +64,10 @@ def run(
     work.mkdir(exist_ok=True)
     kept = max(1, total - groups.excluded) if groups else total
     plan = make_plan(config, info, embeddings=embeddings, folder=folder, work=work, total=kept)
-
-    def graph(pipeline: Any) -> None:
-        _ = pipeline | "BuildRelease" >> BuildRelease(plan)
-
     asked = getattr(config.build.router, "partitions", None) or 1
     pieces = len(plan.files) + asked + plan.route.store_files
     with watching("build", lambda: work_files(plan), pieces, "parts"):
-        run_graph(graph, job_of(config, "build", beam_args))
+        run_graph(graphs.build(config, plan), job_of(config, "build", beam_args))
     routed, built, stored = (read_summary(work / f"{name}.json") for name in ("route", "partitions", "store"))
     check_rejects(routed, max_share=config.build.rejects.max_share, step="build", folder=folder, field="build.rejects.max_share")
     if stored.counts.rejected:

@@ -126,7 +126,7 @@ def _run(
 
 def _spread(config: Config, work: Path, beam_args: Sequence[str]) -> Any:
     """Runs a step's buckets as a Beam job, where there are several."""
-    from simpipe.beam.dedupe import RunBuckets
+    from pipelines import graphs
     from simpipe.beam.io import read_summary
     from simpipe.beam.options import run_graph
     from simpipe.components import one_by_one
@@ -135,11 +135,7 @@ def _spread(config: Config, work: Path, beam_args: Sequence[str]) -> Any:
         if count == 1:
             return one_by_one(step, count)
         path = work / "buckets.json"
-
-        def graph(pipeline: Any) -> None:
-            _ = pipeline | "RunBuckets" >> RunBuckets(step, count, str(path))
-
-        run_graph(graph, job_of(config, "dedupe", beam_args))
+        run_graph(graphs.buckets(step, count, path), job_of(config, "dedupe", beam_args))
         records = read_summary(path).records
         if [int(record["path"]) for record in records] != list(range(count)):
             raise ContractError(f"{work}: {count} buckets, {len(records)} came back", "run the step again, and report the runner")

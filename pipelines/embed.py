@@ -38,16 +38,15 @@ def run(
     Raises:
       ContractError: a shard is altered, truncated or corrupt. RejectedError: too many bad examples.
     """
-    import apache_beam as beam
-
-    from simpipe.beam.embed import EmbedItem, EmbedShards
-    from simpipe.beam.io import WriteSummary, check_rejects, read_summary
+    from pipelines import graphs
+    from simpipe.beam.embed import EmbedItem
+    from simpipe.beam.io import check_rejects, read_summary
     from simpipe.beam.options import run_graph
 
     info, about = DatasetInfo.load(examples), EncoderInfo.load(encoder)
     if about.input != info.input:
         raise ContractError(f"{encoder}: reads {about.input}, the examples hold {info.input}", "run `simpipe train` again")
-    spec = EmbedSpec(info, about.dim, about.distance, about.fingerprint, config.embed.batch_size)
+    spec = EmbedSpec(info.without_shards(), about.dim, about.distance, about.fingerprint, config.embed.batch_size)
     files.remove_leftovers(folder)
     items = []
     for split in SPLITS:
@@ -55,10 +54,7 @@ def run(
             items.append(EmbedItem(str(path), shard, split, shard_name(split, number, info.num_shards, ".parquet")))
     work = folder / ".work"
     summary = work / "summary.json"
-
-    def graph(pipeline: Any) -> None:
-        outcomes = pipeline | "Shards" >> beam.Create(items) | "EmbedShards" >> EmbedShards(spec, str(encoder), str(folder))
-        _ = outcomes | "Summary" >> WriteSummary(str(summary))
+    graph = graphs.embed(items, spec, encoder=encoder, folder=folder, summary=summary)
 
     def done() -> int:
         return len(list(folder.glob("[a-z]*.parquet")))

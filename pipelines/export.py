@@ -47,7 +47,8 @@ def run(
     Raises:
       ContractError: a file is altered, the changes belong to another release, or items were lost.
     """
-    from simpipe.beam.export import ExportItems, ExportSpec
+    from pipelines import graphs
+    from simpipe.beam.export import ExportSpec
     from simpipe.beam.io import read_summary
     from simpipe.beam.options import run_graph
 
@@ -64,12 +65,8 @@ def run(
     count = manifest.store_files + len(added)
     names = [shard_name("index", number, count, ".parquet") for number in range(count)]
     spec = ExportSpec(str(base.resolve()), str(folder), tuple(names[: manifest.store_files]), delta and str(delta), changes)
-
-    def graph(pipeline: Any) -> None:
-        _ = pipeline | "ExportItems" >> ExportItems(spec)
-
     with watching("export", lambda: len(list(folder.glob("index-*.parquet"))), manifest.store_files, "files"):
-        run_graph(graph, job_of(config, "reindex", beam_args))
+        run_graph(graphs.export(spec), job_of(config, "reindex", beam_args))
     outcome = read_summary(folder / ".work" / "export.json")
     gone = changes.items.changed + changes.items.deleted if changes else 0
     if outcome.counts.read != manifest.items or outcome.counts.excluded != gone:

@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipelines.embed import finish
 from simpipe import files
@@ -26,10 +25,8 @@ from simpipe.progress import watching
 
 def run(config: Config, *, folder: Path, key: str, beam_args: Sequence[str] = ()) -> EmbeddingsInfo:
     """Imports a `vectors` source; arguments and errors as in `pipelines.embed.run`."""
-    import apache_beam as beam
-
-    from simpipe.beam.embed import ImportBlocks
-    from simpipe.beam.io import WriteSummary, check_rejects, read_summary
+    from pipelines import graphs
+    from simpipe.beam.io import check_rejects, read_summary
     from simpipe.beam.options import run_graph
 
     source = config.source
@@ -39,10 +36,7 @@ def run(config: Config, *, folder: Path, key: str, beam_args: Sequence[str] = ()
     spec = ImportSpec(config.queries.fraction, config.seed, named_classes(config.classes.index))
     files.remove_leftovers(folder)
     summary = folder / ".work" / "summary.json"
-
-    def graph(pipeline: Any) -> None:
-        blocks = pipeline | "Blocks" >> beam.Create(list(plan.blocks))
-        _ = blocks | "ImportBlocks" >> ImportBlocks(source, plan, spec, str(folder)) | "Summary" >> WriteSummary(str(summary))
+    graph = graphs.import_vectors(source, plan, spec, folder=folder, summary=summary)
 
     def done() -> int:
         return len(list(folder.glob("index-*.parquet")))

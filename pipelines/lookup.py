@@ -85,8 +85,8 @@ def run(
       ConfigError: no files, or a bad `out`. QueryError: bad files, or no query could be answered.
       RejectedError: more were rejected than allowed. IncompatibleError: embeddings of another encoder.
     """
+    from pipelines import graphs
     from simpipe.beam.options import check_options
-    from simpipe.beam.query import AnswerFiles
 
     verb = "lookup" if table.kind == "neighbors" else "match"
     job = job_of(config, verb, beam_args, name=release)
@@ -110,10 +110,7 @@ def run(
         plan = plan_job(spec, partitions, dim=searcher.dim)
         if not plan.rows:
             raise QueryError(f"--queries {queries}: no rows", "give files with queries")
-
-        def graph(pipeline: Any) -> None:
-            _ = pipeline | "AnswerFiles" >> AnswerFiles(spec, partitions, plan, table)
-
+        graph = graphs.answer(spec, partitions, plan, table)
         prepared = run_planned(plan, graph, job, work=work)
         _join_rejects(work / "rejects", rejects)
         counts = prepared.counts

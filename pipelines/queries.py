@@ -144,20 +144,15 @@ def run_queries(
       ContractError: a query was neither answered exactly once nor rejected.
       RejectedError: more were rejected than allowed; names the first of them.
     """
+    from pipelines import graphs
     from simpipe.beam.io import check_rejects
-    from simpipe.beam.query import ANSWERED_JSON, CountAnswers, QueryRelease
 
     lease = take_lease(files.located(spec.release))  # workers take their own; this one spans them all, and the work folder
     work = scratch(files.located(spec.release), f"{verb}-queries") if not spec.work else files.located(spec.work)
     spec = replace(spec, work=str(work))
     partitions = partitions_of(manifest)
     plan = plan_job(spec, partitions, dim=manifest.dim)
-
-    def graph(pipeline: Any) -> None:
-        answers = pipeline | "QueryRelease" >> QueryRelease(spec, partitions, plan)
-        _ = answers | "Collect" >> collect
-        _ = answers | "CountAnswers" >> CountAnswers(str(work / ANSWERED_JSON))
-
+    graph = graphs.ask(spec, partitions, plan, collect)
     job = job_of(config, verb, beam_args, name=config.name if config else manifest.release)
     try:
         prepared = run_planned(plan, graph, job, work=work)

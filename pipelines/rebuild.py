@@ -130,12 +130,13 @@ class _Rebuild:
 
     def run(self) -> Parts | RetrainNeeded:
         """Everything but the manifest."""
+        from pipelines import graphs
         from simpipe.beam.io import check_rejects
-        from simpipe.beam.rebuild import BUILT_JSON, FOUND_JSON, FindChanges, RebuildTouched
+        from simpipe.beam.rebuild import BUILT_JSON, FOUND_JSON
 
         self._set_router(self.searcher.router)
         ids, buckets = write_dropped_ids(self.spec, self.changes)
-        found = self._graph(FindChanges(self.spec, len(self.manifest.partitions)), FOUND_JSON)
+        found = self._graph(graphs.route_changes(self.spec, len(self.manifest.partitions)), FOUND_JSON)
         unknown = [record["unknown"] for record in found.records if "unknown" in record]
         if unknown:
             return RetrainNeeded(f"{self.spec.route.column} has a new value, {unknown[0]!r}")
@@ -151,13 +152,14 @@ class _Rebuild:
         if plan.router is not self.searcher.router:
             self._set_router(plan.router)
             if self.spec.files:
-                found = self._graph(FindChanges(self.spec, 0), FOUND_JSON)
+                found = self._graph(graphs.route_changes(self.spec, 0), FOUND_JSON)
                 plan = plan.with_added(self._added())
         plan = _with_emptied(plan)
         if plan.split or plan.merged:  # items moved whose ids may be in any store file
             buckets = tuple(range(self.manifest.store_files))
         self.spec = replace(self.spec, measured=start_profile(self.searcher, plan.router, self.folder))
-        records = self._graph(RebuildTouched(self.spec, plan.work, self.changes, buckets), BUILT_JSON).records
+        graph = graphs.rebuild(self.config, self.spec, plan.work, self.changes, buckets)
+        records = self._graph(graph, BUILT_JSON).records
         built, stored = ([each for each in records if ("partition" in each) is of] for of in (True, False))
         self._check_duplicates(stored)
         hidden = {number: hide_rows(self.spec, self.searcher, number) for number in plan.hidden}

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipelines import graphs
 from simpipe import __version__, files
 from simpipe.beam.io import Outcome, check_rejects, read_summary
 from simpipe.beam.options import run_graph
-from simpipe.beam.shard import BUCKETS_JSON, PLAN_JSON, SCAN_JSON, TRAIN_JSON, PlanSummary, ShardExamples, read_plan
+from simpipe.beam.shard import BUCKETS_JSON, PLAN_JSON, SCAN_JSON, TRAIN_JSON, PlanSummary, read_plan
 from simpipe.code import code_version
 from simpipe.config import Config
 from simpipe.data.examples import DATASET_JSON, DatasetInfo, ShardInfo, SplitInfo, resolve_classes
@@ -71,13 +72,13 @@ def run(config: Config, *, folder: Path, key: str, beam_args: Sequence[str] = ()
     )
     asked = config.model_dump(mode="json", include={"source", "classes", "queries", "shard", "seed"})
     work = _prepare(folder, files.digest([key, fingerprint, asked]))
-    graph = ShardExamples(config.source, blocks, config.classes, rules, str(work), str(folder))
+    graph = graphs.shard(config, blocks, rules, work=work, folder=folder)
 
     def done() -> int:
         return sum(1 for path in work.glob("*-?????.json"))
 
     with watching("shard", done, len(blocks) + 2 * rules.num_shards, "blocks and shards"):
-        run_graph(lambda pipeline: pipeline | "ShardExamples" >> graph, job_of(config, "shard", beam_args))
+        run_graph(graph, job_of(config, "shard", beam_args))
     parts = _Parts(read_plan(work / PLAN_JSON), *(read_summary(work / name) for name in (SCAN_JSON, BUCKETS_JSON, TRAIN_JSON)))
     _check(config, parts, folder)
     info = _describe(config, source, key, rules, parts)

@@ -51,6 +51,11 @@ def parser() -> argparse.ArgumentParser:
             how = verb.add_mutually_exclusive_group()
             how.add_argument("--distance", type=float, metavar="D", help="near: within this distance (default: dedupe.distance)")
             how.add_argument("--cutpoint", metavar="NAME", help="near: within this cutpoint (default: dedupe.cutpoint)")
+        if name == "run":
+            text = "run nothing: translate every job as a submission would, without a network, and check it"
+            verb.add_argument("--dry-run", action="store_true", help=text)
+            text = "with --dry-run: how many items jobs are made up for (default: %(default)s)"
+            verb.add_argument("--items", type=_positive, default=10_000_000, metavar="N", help=text)
         if name == "shard":
             verb.add_argument("--verify", action="store_true", help="write nothing: read back every record of the data set")
             verb.add_argument("--folder", metavar="PATH", help="with --verify: another data set, local or gs://")

@@ -77,6 +77,10 @@ def _step(config: Config, options: argparse.Namespace, beam_args: Sequence[str])
     from pipelines.line import Line
 
     verb = options.verb
+    if verb == "run" and options.dry_run:
+        from pipelines import dry_run
+
+        return dry_run.execute(config, items=options.items, beam_args=beam_args)
     if verb == "dedupe":
         config = _near(config, options)
     line = Line(config, beam_args, say=_say)

@@ -27,6 +27,7 @@ def dataflow_arguments(job: Job, runner: DataflowRunner) -> list[str]:
         f"--staging_location={runner.temp.rstrip('/')}/staging",
         f"--sdk_container_image={runner.image}",
         "--sdk_location=container",
+        "--experiments=disable_logging_submission_environment",  # a list of the driver's packages, which are the image's
         "--no_save_main_session",
         "--no_use_public_ips",
         *worker_arguments(runner.workers_of(job.verb)),
@@ -75,7 +76,7 @@ def build_hints(runner: Runner, *, memory_mib: int, items: int, row_bytes: int) 
         return {}
     needed = min(memory_mib, -(-items * row_bytes >> 20))
     # A build uses every core: two at a time would share them, and need twice the memory.
-    return {"min_ram": f"{needed + _PROCESS_MIB}MiB", "max_active_bundles_per_worker": 1}
+    return {"min_ram": f"{needed + _PROCESS_MIB}MiB", "max_active_bundles_per_worker": "1"}
 
 
 def running_id(error: Exception) -> str | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import AsList, PBegin
 
 from simpipe import files
+from simpipe.beam.build import hinted
 from simpipe.beam.io import SHOWN_REJECTS, Outcome, WriteSummary, write_rejects
 from simpipe.beam.metrics import count, count_read, timed
 from simpipe.beam.workers import held_once
@@ -116,12 +118,16 @@ class RebuildTouched(beam.PTransform):
     """PBegin -> partitions, store files and digests of the new release, and the summary `built`.
 
     Store files wait for the partitions: these tell which items moved where one was divided.
+
+    Attributes:
+      hints: as of `BuildRelease`.
     """
 
     spec: RebuildSpec
     work: tuple[PartitionWork, ...]
     changes: ChangesInfo
     buckets: tuple[int, ...]
+    hints: Mapping[str, Any] = field(default_factory=dict)
 
     def expand(self, input_or_inputs: PBegin) -> Any:
         spec = self.spec
@@ -129,7 +135,7 @@ class RebuildTouched(beam.PTransform):
             input_or_inputs
             | "Partitions" >> beam.Create(list(self.work))
             | "Spread partitions" >> beam.Reshuffle()
-            | "BuildPartitions" >> beam.Map(_partition, spec=spec)
+            | "BuildPartitions" >> hinted(beam.Map(_partition, spec=spec), self.hints)
         )
         stored: Any = (
             input_or_inputs

@@ -139,6 +139,10 @@ class DatasetInfo(_Record):
     def save(self, folder: Path) -> None:
         files.write_json(folder / DATASET_JSON, self.model_dump(mode="json"))
 
+    def without_shards(self) -> DatasetInfo:
+        """What examples are like, without the record of each shard: small enough to travel to every worker."""
+        return self.model_copy(update={"splits": {}, "class_counts": {}, "provenance": {}})
+
     def shards(self, folder: Path, split: str) -> list[tuple[Path, ShardInfo]]:
         """The shards of a split in order, each path checked to lie in `folder`."""
         if split not in self.splits:

@@ -7,7 +7,7 @@ and chunks merge what partitions found. Memory is bounded by block x k x partiti
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from simpipe import files
@@ -16,7 +16,7 @@ from simpipe.index.searcher import Searcher, open_release
 from simpipe.index.setting import ALL, SearchSetting
 from simpipe.query_files import Source, plan_sources
 
-__all__ = ["Answer", "Part", "QueryPlan", "QuerySpec", "Search", "answer_all", "open_for", "plan_job"]
+__all__ = ["Answer", "Part", "QueryPlan", "QuerySpec", "Search", "answer_all", "cut_job", "open_for", "plan_job"]
 
 _PARTS = 16  # searches that a job has at least, where there are so many chunks
 _MOST_CHUNKS = 64
@@ -123,7 +123,11 @@ def plan_job(spec: QuerySpec, partitions: tuple[int, ...], *, dim: int) -> Query
     Raises:
       QueryError, ConfigError: see `plan_sources`.
     """
-    sources = plan_sources(spec.files, spec.columns, dim=dim, block=spec.block)
+    return cut_job(plan_sources(spec.files, spec.columns, dim=dim, block=spec.block), partitions)
+
+
+def cut_job(sources: Sequence[Source], partitions: tuple[int, ...]) -> QueryPlan:
+    """Cuts a job into work items. `partitions`: that hold items."""
     chunks = sum(len(source.chunks) for source in sources)
     # A partition is loaded once for many chunks; where there are few partitions their chunks are shared out.
     groups = min(chunks, max(-(-_PARTS // max(len(partitions), 1)), -(-chunks // _MOST_CHUNKS)))

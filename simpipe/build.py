@@ -18,7 +18,7 @@ from simpipe.grouped import read_group
 from simpipe.groups import GroupsInfo, Members
 from simpipe.ids import hash_ids
 from simpipe.index.measure import PROBE_FILE, Probe, measure_file, measure_partition
-from simpipe.index.partitions import Partition, build_partition, partition_folder, partition_record
+from simpipe.index.partitions import BACKEND_JSON, Partition, build_partition, partition_folder, partition_record
 from simpipe.index.planner import bytes_a_row
 from simpipe.index.route import RouteSpec
 from simpipe.store import store_file, write_store_file
@@ -102,14 +102,15 @@ def build_one_partition(plan: BuildPlan, number: int, *, partitions: int) -> dic
     folder = files.located(plan.folder) / partition_folder(number)
     measure = files.located(plan.folder) / measure_file(number)
     probe = Probe.load(path) if (path := files.located(plan.folder) / PROBE_FILE).exists() else None
-    if folder.is_dir() and (probe is None or measure.exists()):
+    complete = files.is_complete(folder, last=BACKEND_JSON)
+    if complete and (probe is None or measure.exists()):
         return partition_record(folder)
     table = read_group(plan.grouped("route"), number, partitions)
     if table is None:
         table = _no_rows(plan.route.dim)
     _check_memory(plan, number, len(table))
     distance = plan.route.distance
-    if folder.is_dir():
+    if complete:
         record = partition_record(folder)
     else:
         record = build_partition(table, folder, plan.backend, distance=distance, storage=plan.storage)

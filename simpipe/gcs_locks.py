@@ -148,13 +148,19 @@ def _acquire(path: GsPath, stale: int | None = None) -> Held | None:
     if there is None:
         return None  # released since
     try:
-        ours = json.loads(gcs.read(bucket, key, generation=there.generation)).get("owner") == owner
-        if ours or there.generation == stale:
+        if there.generation == stale or _is_of(owner, gcs.read(bucket, key, generation=there.generation)):
             made = gcs.upload(bucket, key, data, generation=there.generation)
             return Held(bucket, made, data, expires=EXPIRES)
-    except (gcs.Changed, ContractError, ValueError, AttributeError):
-        pass  # renewed, released or taken over by another meanwhile; or written by nobody of us: it expires
+    except (gcs.Changed, ContractError):
+        pass  # renewed, released or taken over by another meanwhile
     return None
+
+
+def _is_of(owner: str, data: bytes) -> bool:
+    try:
+        return json.loads(data)["owner"] == owner
+    except (ValueError, KeyError, TypeError):  # written by nobody of us: it expires
+        return False
 
 
 def _owner() -> str:

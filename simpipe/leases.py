@@ -24,12 +24,14 @@ RELEASES = "releases"
 class Lease:
     """A lock on a release, until it is closed or nobody refers to it any more. Forked processes hold it as well."""
 
-    def __init__(self, close: Callable[[], None], path: Path) -> None:
+    def __init__(self, close: Callable[[], None], path: Path, finish: Callable[[], None] = lambda: None) -> None:
         self.path = path
+        self._finish = finish  # what a finalizer may not wait for
         self._close = weakref.finalize(self, close)
 
     def close(self) -> None:
         self._close()
+        self._finish()
 
     def remove_file(self) -> None:
         """Removes the lock's file, of a release that is gone; only the holder of an exclusive lease may."""
@@ -78,7 +80,7 @@ def take_exclusive(root: Path, release: str) -> Lease | None:
 def _held(path: Path, take: Callable[[GsPath], gcs_locks.Held | None]) -> Lease | None:
     assert isinstance(path, GsPath)
     held = take(path)
-    return None if held is None else Lease(held.leave, path)
+    return None if held is None else Lease(held.leave, path, held.release)
 
 
 def _lock(path: Path, kind: int) -> Lease | None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from simpipe import files
 from simpipe.config.index import Backend, Storage
 from simpipe.embeddings import vectors_of
-from simpipe.index.partitions import build_stored, partition_folder, partition_record
+from simpipe.index.partitions import BACKEND_JSON, build_stored, partition_folder, partition_record
 from simpipe.index.routing import Router
 from simpipe.index.rows import Rows
 from simpipe.index.searcher import Searcher
@@ -99,7 +99,7 @@ def rebuild_partition(
     if len(parts) > 1:
         parts, doubled = _once(parts)
     target = folder / partition_folder(work.partition)
-    if target.is_dir():
+    if files.is_complete(target, last=BACKEND_JSON):
         return Rebuilt(partition_record(target), doubled)
     texts = pa.large_string()
     new = (pa.array([], texts), pa.array([], texts)) if fresh is None else (_whole(fresh, "id"), _whole(fresh, "label"))

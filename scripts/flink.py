@@ -196,9 +196,11 @@ class Cluster:
             "taskmanager.memory.process.size": "2g",
             "taskmanager.memory.managed.fraction": 0.2,
             "taskmanager.memory.jvm-metaspace.size": "512m",  # every job loads the runner's classes anew
+            # All attempts together last longer than the heartbeats' timeout: until a dead task manager is missed, jobs are
+            # sent to it again.
             "restart-strategy.type": "fixed-delay",
-            "restart-strategy.fixed-delay.attempts": 2,
-            "restart-strategy.fixed-delay.delay": "2 s",
+            "restart-strategy.fixed-delay.attempts": 3,
+            "restart-strategy.fixed-delay.delay": "15 s",
             "heartbeat.interval": 2_000,  # ms: a killed task manager is missed after seconds, not a minute
             "heartbeat.timeout": 30_000,
             "io.tmp.dirs": str(self.run / "tmp"),

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test nightly lint lock clean
+.PHONY: demo test nightly lint lock container-check clean
 
 demo: $(READY)  ## real digits become a published, calibrated index that answers a query
 	$(BIN)/simpipe run --config configs/digits.yaml
@@ -24,6 +24,9 @@ lint: $(READY)  ## ruff and pyright
 lock: $(READY)  ## writes requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra gcp --extra tfds --extra faiss --extra dev --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements.lock
+
+container-check: $(READY)  ## proves the image's installation without a container; some minutes
+	$(BIN)/python scripts/container_check.py
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and "simpipe needs Python 3.11 or 3.12: make PYTHON=/path/to/python3.11")'

@@ -113,6 +113,20 @@ def _combine_globally(pipeline: beam.Pipeline, folder: Path) -> None:
     _to(none | "Merge none" >> beam.CombineGlobally(MergeOutcomes()) | "Told none" >> beam.Map(_told), folder, "nothing")
 
 
+def _waits(x: int, first: list[Outcome]) -> Outcome:
+    return _outcome(x + len(first))
+
+
+@_feature(both=[[2 * N, 2 * N]])
+def _flatten_with_what_waits(pipeline: beam.Pipeline, folder: Path) -> None:
+    """Outcomes of two steps of which one waits for the other: how re-indexing sums up."""
+    first: Any = _numbers(pipeline) | "First" >> beam.Map(_outcome)
+    later = pipeline | "Later" >> beam.Create(range(N)) | "Spread later" >> beam.Reshuffle()
+    second = later | "Second" >> beam.Map(_waits, first=AsList(first))
+    both = (first, second) | "Both" >> beam.Flatten() | "Merge" >> beam.CombineGlobally(MergeOutcomes())
+    _to(both | "Told" >> beam.Map(_told), folder, "both")
+
+
 @_feature(keys=[[key, len(range(key, N, 3))] for key in range(3)])
 def _combine_per_key(pipeline: beam.Pipeline, folder: Path) -> None:
     counts = _numbers(pipeline) | "Key" >> beam.Map(lambda x: (x % 3, 1)) | "Count" >> beam.CombinePerKey(sum)

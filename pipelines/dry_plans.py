@@ -153,21 +153,16 @@ class DryPlans:
         return graphs.shard(self.config, blocks, self._rules, work=self._root / "examples/.work", folder=self._root / "examples")
 
     def _shard_info(self, split: str, number: int) -> ShardInfo:
-        """A shard of a split: of the training split it holds runs of some classes, of the others all classes."""
+        """A shard of a split, as it travels: see `ShardInfo.bare`."""
         shards = self.config.shard.num_shards
         rows = max(1, self.items // (3 * shards))
-        run = self.config.shard.class_run if split == "train" else max(1, rows // self.classes)
         path = shard_name(split, number, shards, self._rules.suffix)
+        some = {"smallest_class": 1, "largest_class": rows, "shortest_record": 1, "longest_record": 4096}
         return ShardInfo(
-            path=path, size=rows * 4096, sha256=_SUM, num_examples=rows,
-            class_blocks=tuple((each * 7 % self.classes, run) for each in range(min(self.classes, max(1, rows // run)))),
+            path=path, size=rows * 4096, sha256=_SUM, num_examples=rows, class_blocks=((0, rows),),
             offsets=SidecarInfo(path=f"{path}.offsets.npy", size=8 * rows, sha256=_SUM),
-            entries=tuple((first, first * 4096) for first in range(0, rows, 1024)) if self._rules.suffix.endswith("gz") else (),
-            statistics=ShardStatistics(
-                num_classes=self.classes, smallest_class=1, largest_class=run, shortest_record=1, longest_record=4096,
-                record_bytes=rows * 4096,
-            ),
-        )  # fmt: skip
+            statistics=ShardStatistics(num_classes=self.classes, record_bytes=rows * 4096, **some),
+        ).bare()  # fmt: skip
 
     @cached_property
     def _embed_spec(self) -> EmbedSpec:

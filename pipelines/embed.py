@@ -51,7 +51,7 @@ def run(
     items = []
     for split in SPLITS:
         for number, (path, shard) in enumerate(info.shards(examples, split)):
-            items.append(EmbedItem(str(path), shard, split, shard_name(split, number, info.num_shards, ".parquet")))
+            items.append(EmbedItem(str(path), shard.bare(), split, shard_name(split, number, info.num_shards, ".parquet")))
     work = folder / ".work"
     summary = work / "summary.json"
     graph = graphs.embed(items, spec, encoder=encoder, folder=folder, summary=summary)

@@ -88,6 +88,10 @@ class ShardInfo(_Record):
     entries: tuple[tuple[int, int], ...] = ()
     statistics: ShardStatistics
 
+    def bare(self) -> ShardInfo:
+        """What a worker needs that reads the whole shard: without its classes and entries, of which there may be thousands."""
+        return self.model_copy(update={"class_blocks": (), "entries": ()})
+
 
 class SplitInfo(_Record):
     num_examples: int

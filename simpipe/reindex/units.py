@@ -99,7 +99,9 @@ def open_units(config: Config, present: Present) -> Units:
         raise ContractError(
             f"{present.encoder}: reads {about.input}, the examples hold {info.input}", "run `simpipe train` again"
         )
-    shards = [ShardUnit(str(path), shard, split) for split in SPLITS for path, shard in info.shards(present.examples, split)]
+    shards = [
+        ShardUnit(str(path), shard.bare(), split) for split in SPLITS for path, shard in info.shards(present.examples, split)
+    ]
     spec = EmbedSpec(info.without_shards(), about.dim, about.distance, about.fingerprint, config.embed.batch_size)
     return ExampleUnits(tuple(shards), spec, str(present.encoder), _class_filter(config, present))
 

@@ -19,7 +19,8 @@ from simpipe.embeddings import vectors_column
 from simpipe.errors import RejectedError
 from simpipe.ids import hash_ids
 from simpipe.index.answers import Answer
-from simpipe.index.query import QuerySpec, answer_all, plan_job
+from simpipe.index.partitions import Partition
+from simpipe.index.query import QuerySpec, Search, answer_all, plan_job
 from simpipe.index.query_merge import merge_chunk
 from simpipe.index.query_prepare import prepare_source
 from simpipe.index.query_search import search_partition
@@ -178,6 +179,30 @@ def test_any_order_of_work_gives_the_same(releases, shards, expected, tmp_path):
     answers = {int(chunk): list(merge_chunk(searcher, spec, int(chunk))) for chunk in order.permutation(plan.chunks)}
     merged = [answer for chunk in sorted(answers) for answer in answers[chunk]]
     assert equal(stack(merged, "found"), stack(expected, "found"))
+
+
+def test_thin_files_of_queries_fill_blocks_together(releases, shards, tmp_path, monkeypatch):
+    """A scan of a partition serves as many queries as a block holds, however few of them lie in a file."""
+    searcher = releases[4]
+    spec = replace(spec_of(searcher, shards[17]), work=str(tmp_path), block=64)
+    plan = plan_job(spec, (0, 1, 2, 3), dim=DIM)
+    for source in plan.sources:
+        prepare_source(searcher, spec, source)
+    sizes: list[int] = []
+    real = Partition.candidates
+
+    def candidates(part, asking, *rest, **how):
+        sizes.append(len(asking))
+        return real(part, asking, *rest, **how)
+
+    monkeypatch.setattr(Partition, "candidates", candidates)
+    search = Search(0, tuple(range(plan.chunks)))
+    asked = search_partition(searcher, spec, search)
+    assert sum(sizes) == asked
+    largest = max(source.rows for source in plan.sources)
+    assert largest < 20, "or nothing is shown here"
+    assert sum(size < 32 for size in sizes) <= len(spec.parts), "only the last block of each kind of search may be small"
+    assert 2 * len(sizes) < plan.chunks * len(spec.parts)
 
 
 def test_exact_share_is_drawn_by_the_id(releases, shards, expected):

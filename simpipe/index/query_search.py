@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from simpipe import files
@@ -24,27 +26,47 @@ def search_partition(searcher: Searcher, spec: QuerySpec, search: Search) -> int
     """
     work, setting = files.located(spec.work), spec.setting_for(searcher)
     asked, part = 0, None
-    for number in search.chunks:
-        chunk = PreparedChunk.open(work, number)
-        for kind in spec.parts if len(chunk) else ():
-            rows = chunk.asking(kind.name, search.partition)
-            if len(rows):
-                part = part or searcher.partition(search.partition)
-                lines = _search(part, chunk, rows, kind, ALL if kind.exact else setting, spec.block)
-                write_lines(lines_path(work, kind.name, search.partition, number), *lines)
-                asked += len(rows)
+    for kind in spec.parts:
+        for together in _asking(spec, search, kind):
+            part = part or searcher.partition(search.partition)
+            queries = np.concatenate([vectors for _, vectors in together])
+            distances, rows = _search(part, queries, kind, ALL if kind.exact else setting, spec.block)
+            first = 0
+            for number, vectors in together:
+                lines = slice(first, first + len(vectors))
+                write_lines(lines_path(work, kind.name, search.partition, number), distances[lines], rows[lines])
+                first += len(vectors)
+            asked += first
     return asked
 
 
+def _asking(spec: QuerySpec, search: Search, kind: Part) -> Iterator[list[tuple[int, np.ndarray]]]:
+    """Queries float32[m, dim] of chunks that ask the partition: at a time as many chunks as fill a block.
+
+    Held-out queries of many items lie thinly in many files: chunk by chunk a scan of the partition would serve few of them.
+    """
+    together: list[tuple[int, np.ndarray]] = []
+    for number in search.chunks:
+        chunk = PreparedChunk.open(files.located(spec.work), number)
+        rows = chunk.asking(kind.name, search.partition) if len(chunk) else ()
+        if len(rows):
+            together.append((number, chunk.vectors[rows]))
+        if sum(len(vectors) for _, vectors in together) >= spec.block:
+            yield together
+            together = []
+    if together:
+        yield together
+
+
 def _search(
-    part: Partition, chunk: PreparedChunk, rows: np.ndarray, kind: Part, setting: SearchSetting, block: int
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Distances and rows of blocks of those that ask. Blocks are full: libraries answer large ones at less CPU a query."""
-    found = []
-    for first in range(0, len(rows), block):
-        asking = rows[first : first + block]
-        whole = len(asking) == asking[-1] - asking[0] + 1
-        queries = chunk.vectors[asking[0] : asking[-1] + 1] if whole else chunk.vectors[asking]
-        candidates = part.candidates(queries, kind.wanted, exact=kind.exact, setting=setting)
-        found.append(nearest_rows(*candidates, min(kind.wanted, part.live_rows)))
-    return [distances for distances, _ in found], [rows for _, rows in found]
+    part: Partition, queries: np.ndarray, kind: Part, setting: SearchSetting, block: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances float32[n, k] and rows int64[n, k]. Blocks are large, and alike: libraries answer such at less CPU a query."""
+    k = min(kind.wanted, part.live_rows)
+    distances, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    step = -(-len(queries) // -(-len(queries) // block))
+    for first in range(0, len(queries), step):
+        lines = slice(first, first + step)
+        candidates = part.candidates(queries[lines], kind.wanted, exact=kind.exact, setting=setting)
+        distances[lines], rows[lines] = nearest_rows(*candidates, k)
+    return distances, rows

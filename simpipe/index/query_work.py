@@ -93,14 +93,10 @@ def lines_path(work: Path, search: str, partition: int, chunk: int) -> Path:
     return work / f"{search}-{partition:05d}-{chunk:05d}.npy"
 
 
-def write_lines(path: Path, distances: list[np.ndarray], rows: list[np.ndarray]) -> None:
-    """Writes float32[m, k] and int64[m, k] of blocks of lines, all of one width."""
-    out = np.empty((2, sum(map(len, rows)), rows[0].shape[1]), np.uint32)
-    first = 0
-    for near, row in zip(distances, rows, strict=True):
-        out[0, first : first + len(row)] = near.view(np.uint32)
-        out[1, first : first + len(row)] = row  # -1 becomes NO_ROW
-        first += len(row)
+def write_lines(path: Path, distances: np.ndarray, rows: np.ndarray) -> None:
+    """Writes lines float32[m, k] and int64[m, k]."""
+    out = np.empty((2, *rows.shape), np.uint32)
+    out[0], out[1] = distances.view(np.uint32), rows  # -1 becomes NO_ROW
     _save(path, out)
 
 

@@ -19,7 +19,7 @@ from simpipe.query_files import Source, plan_sources
 __all__ = ["Answer", "Part", "QueryPlan", "QuerySpec", "Search", "answer_all", "cut_job", "open_for", "plan_job"]
 
 _PARTS = 16  # searches that a job has at least, where there are so many chunks
-_MOST_CHUNKS = 64
+_MOST_ROWS = 1 << 22  # queries of a search
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def cut_job(sources: Sequence[Source], partitions: tuple[int, ...]) -> QueryPlan
     """Cuts a job into work items. `partitions`: that hold items."""
     chunks = sum(len(source.chunks) for source in sources)
     # A partition is loaded once for many chunks; where there are few partitions their chunks are shared out.
-    groups = min(chunks, max(-(-_PARTS // max(len(partitions), 1)), -(-chunks // _MOST_CHUNKS)))
+    rows = sum(source.rows for source in sources)
+    groups = min(chunks, max(-(-_PARTS // max(len(partitions), 1)), -(-rows // _MOST_ROWS)))
     searches = [
         Search(partition, tuple(range(chunks * group // groups, chunks * (group + 1) // groups)))
         for partition in partitions

@@ -5,7 +5,7 @@
 Starts a cluster of its own from what `python -m scripts.flink start` made (other ports, so that one that runs is left alone).
 Ready-made vectors are built once undisturbed; then, for each kill, anew in an empty release: when the first partition is there, a
 task manager is killed, with its SDK workers or without them. Flink starts the job again on the other task manager; should the job
-fail all the same, `simpipe build` is run again. Router, rows, vectors and store must be the same bytes. Prints a JSON line a kill;
+fail all the same, `simpipe build` is run again. Router, rows, vectors and store must be the same bytes. Prints a line a kill;
 exit status 1 where a release differs.
 """
 

@@ -167,13 +167,13 @@ def confusion_of(rows: list[list[Any]], worst: Sequence[ClassRow] = ()) -> tuple
 def projection(config: Config, embeddings: Path, info: EmbeddingsInfo, seen: set[str]) -> Projection | None:
     """A 2-d map of indexed items."""
     rows, splits = config.report.projection_items, ("train", "index")
-    table = sample_rows(embeddings, info, splits, rows=rows, seed=config.seed)
-    present = sorted({label for label in table.column("label").to_pylist() if label is not None})
-    note = ""
+    named = sample_rows(embeddings, info, splits, rows=rows, seed=config.seed, vectors=False)
+    present = sorted({label for label in named.column("label").to_pylist() if label is not None})
+    note, shown = "", None
     if len(present) > _PROJECTED_CLASSES:
         shown = pick_classes(present, seen, config.seed)
-        table = sample_rows(embeddings, info, splits, rows=rows, seed=config.seed, labels=shown)
         note = f" Shown are {len(shown)} classes picked by chance."
+    table = sample_rows(embeddings, info, splits, rows=rows, seed=config.seed, labels=shown)
     if len(table) < 3:
         return None
     points, method, explained = project(vectors_of(table), seed=config.seed)

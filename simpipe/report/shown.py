@@ -28,17 +28,25 @@ _SHOWN_CLASSES, _SHOWN_MISTAKES = 6, 2  # worst classes with pictures, and wrong
 
 
 def sample_rows(
-    embeddings: Path, info: EmbeddingsInfo, splits: tuple[str, ...], *, rows: int, seed: int, labels: list[str] | None = None
+    embeddings: Path,
+    info: EmbeddingsInfo,
+    splits: tuple[str, ...],
+    *,
+    rows: int,
+    seed: int,
+    labels: list[str] | None = None,
+    vectors: bool = True,
 ) -> pa.Table:
     """Up to `rows` rows of some splits, picked by the hash of the id: the same ones at each run. Files come one by one.
 
     Args:
-      labels: only items with one of these labels.
+      labels: only items with one of these labels. vectors: False: columns id and label only.
     """
+    columns = ["id", "label", *(["embedding"] if vectors else [])]
     filters = None if labels is None else [("label", "in", labels)]
     best: pa.Table = pa.table({"id": pa.array([], pa.string()), "label": pa.array([], pa.string())})
     for file in info.of_splits(*splits):
-        table = pq.read_table(files.inside(embeddings, file.path), columns=["id", "label", "embedding"], filters=filters)
+        table = pq.read_table(files.inside(embeddings, file.path), columns=columns, filters=filters)
         table = table.replace_schema_metadata(None)
         best = pa.concat_tables([best, table]) if len(best) else table
         order = np.argsort(hash_ids(best.column("id"), seed=seed + 11), kind="stable")[:rows]

@@ -6,6 +6,7 @@ measurement says that queries get cheaper. The cost of a query is estimated as
     routing (centroids x dim multiplications) + probes x search(rows of a partition) + a fixed part a partition
 
 in which `probes` is measured: sampled queries, their exact neighbors within the sample, and the margin that reaches the target.
+It is multiplied by rows over items, for copies. Of candidates that cost about the same the fewest partitions win.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _TARGET = 0.975  # of routing alone, so that router and backend together reach 0
 _MIN_ROWS = 8192  # a partition of fewer rows costs a query more in overhead than it saves
 _GROWTH = (1, 4, 16)
 _SPILL_FROM = 1.5  # probes without spill below which copies have nothing to save
-_GAIN = 0.85  # more partitions than needed must be at least so much cheaper: they also cost files, loads and calls
+_GAIN = 0.85  # more partitions must be at least so much cheaper: they also cost files, loads and calls
 # Microseconds (one core, dim 64; measured with ScaNN at recall 0.95 on 17,000 to 1,000,000 rows): what asking a partition
 # takes whatever its size, and the growth with its rows. Ratios matter here, not the values.
 _CALL = 3.0
@@ -106,19 +107,18 @@ def plan_router(sample: np.ndarray, config: AutoRouter, *, items: int, least: in
     cost = _scan_cost if is_exact else _search_cost
     measured: list[_Measured] = []
     for partitions in _counts(config, items, least):
-        before, these = min(measured, key=_microseconds, default=None), list[_Measured]()
+        before, these = min(map(_cost, measured), default=math.inf), list[_Measured]()
         for each in _routers(config, partitions):
             if each.kind == "packed" and each.spill != "none" and these[-1].candidate.probes < _SPILL_FROM:
                 continue
             router = fit_router(sampled.items, each, seed=seed)
             these.append(_Measured(_measure(router, each, sampled, items=items, cost=cost), router, each))
         measured += these
-        if before is not None and _microseconds(min(these, key=_microseconds)) >= _microseconds(before):
+        if min(map(_cost, these)) >= before:
             break  # still more partitions would cost still more
-    fewest_partitions = min(entry.candidate.partitions for entry in measured)
-    best = min(measured, key=_microseconds)
-    fewest = min((entry for entry in measured if entry.candidate.partitions == fewest_partitions), key=_microseconds)
-    chosen = best if _microseconds(best) <= _GAIN * _microseconds(fewest) else fewest
+    enough = min(map(_cost, measured)) / _GAIN
+    near = [entry for entry in measured if _cost(entry) < enough]
+    chosen = min(near, key=lambda entry: (entry.candidate.partitions, _cost(entry)))
     return Plan(chosen.router, chosen.config, tuple(entry.candidate for entry in measured), least)
 
 
@@ -157,8 +157,8 @@ def expect_router(config: AutoRouter, *, items: int, least: int, dim: int, is_ex
         )
         if costs[partitions] >= before:
             break
-    fewest, best = min(costs), min(costs, key=costs.__getitem__)
-    chosen = best if costs[best] <= _GAIN * costs[fewest] else fewest
+    enough = min(costs.values()) / _GAIN
+    chosen = min(partitions for partitions, found in costs.items() if found < enough)
     return Expected(_routers(config, chosen)[0], tuple(tried))
 
 
@@ -174,8 +174,9 @@ class _Measured:
     config: FittedRouter
 
 
-def _microseconds(entry: _Measured) -> float:
-    return entry.candidate.microseconds
+def _cost(entry: _Measured) -> float:
+    """Of a query, times the rows over items: copies are paid when they are built, stored and scanned."""
+    return entry.candidate.microseconds * entry.candidate.rows
 
 
 def _counts(config: AutoRouter, items: int, least: int) -> Sequence[int]:

@@ -120,7 +120,7 @@ class Check:
         self.run("simpipe", "match", *config, "--queries", "queries.parquet", "--out", "matches.parquet")
         self.run("simpipe", "fsck", *config)
         small = ("--set", "train.epochs=1", "--set", "train.steps_per_epoch=10", "--set", "train.encoder.filters=8")
-        self.run("simpipe", "run", "--config", "digits.yaml", *small, "--set", "runner.processes=2")
+        self.run("simpipe", "run", "--config", "digits.yaml", "--runner", "local", *small, "--set", "runner.processes=2")
 
 
 def main() -> int:

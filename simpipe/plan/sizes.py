@@ -20,6 +20,7 @@ _LABEL = 8  # bytes of a label with its offset
 _ELEMENT = 1024  # of a descriptor that goes through Beam
 _OFFSET = 4  # of a string in Arrow
 _MIB = 1 << 20
+_CACHE = 4 << 30  # of a searcher, at most
 
 
 def bytes_terms(config: Config, workload: Workload, shape: Shape) -> dict[str, Terms]:
@@ -131,5 +132,7 @@ def memory(config: Config, workload: Workload, shape: Shape, base: Mapping[Any, 
         out["embed"] = base["tensorflow"] + (config.embed.batch_size * example * 64) / _MIB + 128
     else:
         out["import"] = beam + block / _MIB
-    out |= {"report": base["report"], "gate": beam, "publish": beam}
+    # The report asks the release as a searcher does, which keeps so much of it loaded.
+    cached = min(_CACHE, shape.rows * (vector + 50)) / _MIB
+    out |= {"report": base["report"] + cached, "gate": beam, "publish": beam}
     return {verb: float(np.round(value, 1)) for verb, value in out.items()}

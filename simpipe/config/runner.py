@@ -81,18 +81,19 @@ class Workers(Model):
 
 
 _TF = Workers(machine_type="n2-standard-8", one_process=True, threads=1)
-_INDEX = Workers(machine_type="n2-highmem-8", disk_gb=200, one_process=True, threads=1)
+_BUILD = Workers(machine_type="n2-highmem-8", disk_gb=200, one_process=True, threads=1)
+_SEARCH = _BUILD.model_copy(update={"threads": 8})  # on one core each; they share what the process has loaded
 _DEFAULT_WORKERS: dict[JobVerb, Workers] = {
     "shard": Workers(),
     "import": Workers(),
     "embed": _TF,
-    "build": _INDEX,
-    "calibrate": _INDEX,
-    "evaluate": _INDEX,
-    "dedupe": _INDEX,
-    "lookup": _INDEX,
-    "match": _INDEX,
-    "reindex": _INDEX,
+    "build": _BUILD,
+    "calibrate": _SEARCH,
+    "evaluate": _SEARCH,
+    "dedupe": _SEARCH,
+    "lookup": _SEARCH,
+    "match": _SEARCH,
+    "reindex": _SEARCH,
 }
 
 

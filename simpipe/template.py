@@ -24,6 +24,7 @@ VERBS = (
 )  # fmt: skip
 WITH_RELEASE = ("gate", "publish")
 _BUCKET = r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]"
+_NAME = r"[!-:<-~]"  # printable ASCII, no space, no semicolon
 _KEYS = r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
 
 
@@ -69,7 +70,7 @@ PARAMETERS = (
         "config",
         "Configuration",
         "The YAML configuration in Cloud Storage, such as gs://BUCKET/configs/catalogue.yaml.",
-        rf"^{_BUCKET}/[^\s;]+\.ya?ml$",
+        rf"^{_BUCKET}/{_NAME}+\.ya?ml$",
         required=True,
         kind="GCS_READ_FILE",
     ),
@@ -77,7 +78,7 @@ PARAMETERS = (
         "root",
         "Root",
         "Where data sets, releases and the pointer live, in the place of the configuration's `root`.",
-        rf"^{_BUCKET}(/[^\s;]*)?$",
+        rf"^{_BUCKET}(/{_NAME}*)?$",
     ),
     Parameter(
         "run_id",
@@ -102,7 +103,7 @@ PARAMETERS = (
         "deltas",
         "Changes",
         "A folder in Cloud Storage with upsert/ and delete/: what `reindex` applies, instead of comparing the whole source.",
-        rf"^{_BUCKET}(/[^\s;]*)?$",
+        rf"^{_BUCKET}(/{_NAME}*)?$",
         kind="GCS_READ_FOLDER",
     ),
     Parameter(

@@ -154,7 +154,7 @@ def test_page_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "deep" / "map.html").read_text("utf-8") == page.html
     assert page.save(tmp_path / "again.html").read_bytes() == page.html.encode()
     assert page.method == "PCA"
-    with pytest.raises(SimpipeError, match="only local paths"):
+    with pytest.raises(SimpipeError, match="must be local"):
         page.save("gs://bucket/map.html")
 
 

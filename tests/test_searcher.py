@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -285,6 +286,8 @@ def bucket(tmp_path, monkeypatch):
     vectors = prepare(clustered(900)[0], "cosine")
     backend = ScannBackend(kind="scann", exact_below=16)
     make_release(root, vectors, spilled(vectors, 3), distance="cosine", backend=backend)
+    # A lease on a disk is a file where one on gs:// is a prefix: the server, on a disk, cannot hold both.
+    shutil.rmtree(root / ".leases", ignore_errors=True)
     with serving(tmp_path / "gcs") as fake:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
         monkeypatch.setattr("simpipe.gcs.DEADLINE", 20.0)
@@ -295,7 +298,8 @@ def bucket(tmp_path, monkeypatch):
 def test_a_release_on_gcs_answers_as_a_local_one_and_is_downloaded_once(bucket, tmp_path):
     root, _, fake = bucket
     queries = prepare(clustered(80, seed=6)[0], "cosine")
-    local, remote = simpipe.open_release(root), simpipe.open_release("gs://bucket/data")
+    shutil.copytree(root, tmp_path / "local")
+    local, remote = simpipe.open_release(tmp_path / "local"), simpipe.open_release("gs://bucket/data")
     assert {name.rpartition("/")[2] for name in fake.sent} == {"live.json", "manifest.json", "router.npz"}
     found, expected = remote.lookup(queries, 6), local.lookup(queries, 6)
     assert found.ids.tolist() == expected.ids.tolist()

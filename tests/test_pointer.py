@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.publishers import emulated, race
-from simpipe import releases, storage, tags
+from simpipe import files, releases, storage, tags
 from simpipe.errors import ContractError, PublishConflictError, ReleaseError, SimpipeError
 from simpipe.pointer import Pointer, move_pointer, read_pointer
 from tests.fake_gcs import FakeGcs, serving
@@ -101,7 +101,7 @@ def test_a_damaged_pointer_is_named(place: tuple[str | Path, Path], content: str
 def test_publish_and_roll_back_by_id_tag_and_name(place: tuple[str | Path, Path]) -> None:
     root, local = place
     one, two = make_plain(local, 1), make_plain(local, 2, {"own": b"2"}, carried={"data.bin": release_name(1)})
-    tags.set_tag(local, "good", one)
+    tags.set_tag(files.located(str(root)), "good", one)
     assert publish(root, "good").release == one
     assert (local / "releases" / one / releases.PUBLISHED).exists()
     with pytest.raises(PublishConflictError):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from simpipe.config.index import AutoRouter, ExactBackend, NmslibBackend, ScannBackend
 from simpipe.index.distance import prepare
-from simpipe.index.planner import Sampled, bytes_a_row, least_partitions, plan_router, reach_of
+from simpipe.index.planner import Sampled, bytes_a_row, choose, least_partitions, plan_router, reach_of
 
 BACKENDS = (ExactBackend(kind="exact"), ScannBackend(kind="scann"), NmslibBackend(kind="nmslib"))
 
@@ -87,3 +87,17 @@ def test_reach_covers_the_neighbors_of_the_sample():
     reach = reach_of(planned.router, sampled, mean_probes=6.0)
     assert (least <= reach).mean() >= 0.998
     assert (nearness.min(axis=1) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("costs", "taken"),
+    [
+        ([(7, 40.4), (28, 25.3), (112, 25.2), (112, 20.3 * 1.3)], 1),  # hardly cheaper for four times the files
+        ([(1, 26.8), (4, 19.8), (4, 43.3), (16, 15.3)], 3),
+        ([(1, 8.7), (4, 12.2)], 0),
+        ([(4, 10.0), (4, 9.0), (16, 8.6)], 1),  # of one number of partitions the cheapest
+        ([(4, 9.0)], 0),
+    ],
+)
+def test_more_partitions_must_pay(costs, taken):
+    assert choose(costs) == taken

@@ -116,9 +116,7 @@ def plan_router(sample: np.ndarray, config: AutoRouter, *, items: int, least: in
         measured += these
         if min(map(_cost, these)) >= before:
             break  # still more partitions would cost still more
-    enough = min(map(_cost, measured)) / _GAIN
-    near = [entry for entry in measured if _cost(entry) < enough]
-    chosen = min(near, key=lambda entry: (entry.candidate.partitions, _cost(entry)))
+    chosen = measured[choose([(entry.candidate.partitions, _cost(entry)) for entry in measured])]
     return Plan(chosen.router, chosen.config, tuple(entry.candidate for entry in measured), least)
 
 
@@ -157,9 +155,14 @@ def expect_router(config: AutoRouter, *, items: int, least: int, dim: int, is_ex
         )
         if costs[partitions] >= before:
             break
-    enough = min(costs.values()) / _GAIN
-    chosen = min(partitions for partitions, found in costs.items() if found < enough)
-    return Expected(_routers(config, chosen)[0], tuple(tried))
+    found = list(costs.items())
+    return Expected(_routers(config, found[choose(found)][0])[0], tuple(tried))
+
+
+def choose(costs: Sequence[tuple[int, float]]) -> int:
+    """Which of (partitions, cost of a query) is taken: the fewest partitions of those that cost about as little as any."""
+    enough = min(cost for _, cost in costs) / _GAIN
+    return min((place for place, (_, cost) in enumerate(costs) if cost < enough), key=costs.__getitem__)
 
 
 def _is_plain(config: AutoRouter, *, items: int, least: int) -> bool:

@@ -61,7 +61,7 @@ class Process:
 def _born(pid: int) -> int | None:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    except OSError:  # no such process
         return None
     return None if fields[0] == "Z" else int(fields[19])
 

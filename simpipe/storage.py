@@ -70,11 +70,6 @@ class Folder(Protocol):
         ...
 
 
-def is_remote(where: object) -> bool:
-    """Whether an address is one of object storage."""
-    return isinstance(where, GcsFolder) or str(where).startswith(gcs.SCHEME)
-
-
 def open_folder(where: str | Path | Folder) -> Folder:
     """The folder at a local path or at `gs://bucket/prefix`. Nothing is read yet.
 

@@ -118,7 +118,7 @@ def run_graph(build: Callable[[beam.Pipeline], Any], job: Job) -> JobResult:
                 result.cancel()
         note_job(_ended(job, result, "CANCELLED", started))
         raise
-    except Exception as error:
+    except Exception as error:  # each runner raises its own kinds; a worker's error may be within
         failed = _ended(job, result, "FAILED", started)
         note_job(failed)
         if (raised := raised_in(error)) is not None:
@@ -145,7 +145,7 @@ def _submit(pipeline: beam.Pipeline, job: Job) -> Any:
     """Starts the job; None, once it has ended, where Dataflow runs one of this name already: a killed driver left it."""
     try:
         result = pipeline.run()
-    except Exception as error:
+    except Exception as error:  # the client's own kind, known by its words
         running = running_id(error)
         if running is None:
             raise

@@ -33,6 +33,7 @@ import yaml
 
 from scripts.flink_home import make_flink
 from scripts.job_server import CACHE, JAR, JAVA_OPENS, JobServer, SetupError, find_job_server, make_job_server
+from simpipe.files import WORKING_FOLDER
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SLOTS = 2
@@ -142,12 +143,13 @@ class Cluster:
         (self.run / "processes.json").unlink(missing_ok=True)
 
     def options(self) -> list[str]:
-        """Beam options for jobs on this cluster."""
+        """Beam options for jobs on this cluster, whose paths may be relative to the current folder."""
+        environment = {"command": str(self.run / "sdk-worker"), "env": {WORKING_FOLDER: os.getcwd()}}
         return [
             "--runner=PortableRunner",
             f"--job_endpoint=localhost:{self.job_port}",
             "--environment_type=PROCESS",
-            "--environment_config=" + json.dumps({"command": str(self.run / "sdk-worker")}, separators=(",", ":")),
+            "--environment_config=" + json.dumps(environment, separators=(",", ":")),
             f"--parallelism={self.task_managers}",
             f"--sdk_worker_parallelism={SLOTS}",
         ]

@@ -23,6 +23,7 @@ from simpipe.gs_path import GsPath
 
 _BLOCK = 8 << 20
 TMP_PREFIX = ".tmp-"
+WORKING_FOLDER = "SIMPIPE_WORKING_FOLDER"  # set in SDK workers: what relative paths are relative to
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ def located(where: str | Path) -> Path:
         return path
     if "://" in text and not text.startswith("file://"):
         raise SimpipeError(f"{text}: neither a local path nor gs://", "mount or copy the data, and give a local path")
-    return where if isinstance(where, Path) else Path(text.removeprefix("file://"))
+    path = where if isinstance(where, Path) else Path(text.removeprefix("file://"))
+    # A worker of a cluster has another working folder than the driver that named the path.
+    return path if path.is_absolute() else Path(os.environ.get(WORKING_FOLDER, "")) / path
 
 
 def local(path: str | Path) -> Path:

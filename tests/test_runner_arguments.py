@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.line_keys import LineKeys
+from simpipe import files
 from simpipe.beam.options import pipeline_options
 from simpipe.beam.runners import arguments_of
 from simpipe.cli import main
@@ -65,10 +68,19 @@ def test_a_cluster_with_a_job_server_is_submitted_to_it():
     portable = options.view_as(PortableOptions)
     assert options.view_as(StandardOptions).runner == "PortableRunner"
     assert (portable.job_endpoint, portable.environment_type) == ("jobs:8099", "PROCESS")
-    assert json.loads(portable.environment_config) == {"command": '/opt/a "b"/boot'}
+    folder = {files.WORKING_FOLDER: os.getcwd()}
+    assert json.loads(portable.environment_config) == {"command": '/opt/a "b"/boot', "env": folder}
     assert options.get_all_options()["flink_master"] == "jm:8081"
     own = arguments_of(job_of(config_of(kind="flink", **how), "build"))
     assert not [option for option in own if option.startswith("--flink_master")], "the job server knows its cluster"
+
+
+def test_relative_paths_are_those_of_the_driver_in_workers(monkeypatch, tmp_path):
+    assert files.located("runs/x") == Path("runs/x")
+    monkeypatch.setenv(files.WORKING_FOLDER, str(tmp_path))
+    assert files.located("runs/x") == tmp_path / "runs" / "x"
+    assert files.located(tmp_path / "y") == tmp_path / "y"
+    assert str(files.located("gs://bucket/z")) == "gs://bucket/z"
 
 
 def test_prism_must_be_there(monkeypatch, tmp_path):

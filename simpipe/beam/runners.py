@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 from simpipe.config.runner import DataflowRunner, FlinkRunner, LocalRunner, PrismRunner, SparkRunner
 from simpipe.errors import ConfigError
+from simpipe.files import WORKING_FOLDER
 from simpipe.job import Job
 
 _ENVIRONMENTS = {"loopback": "LOOPBACK", "process": "PROCESS", "external": "EXTERNAL", "docker": "DOCKER"}
@@ -60,7 +62,8 @@ def _master(runner: FlinkRunner | SparkRunner, option: str) -> list[str]:
 def _cluster(runner: FlinkRunner | SparkRunner, jar: str) -> list[str]:
     found = [f"--environment_type={_ENVIRONMENTS[runner.environment]}", f"--parallelism={runner.parallelism}"]
     if runner.command is not None:
-        process = json.dumps({"command": str(Path(runner.command).expanduser())})
+        # Paths of the configuration may be relative to this folder.
+        process = json.dumps({"command": str(Path(runner.command).expanduser()), "env": {WORKING_FOLDER: os.getcwd()}})
         found.append(f"--environment_config={process if runner.environment == 'process' else runner.command}")
     if runner.job_server is not None:
         found += ["--runner=PortableRunner", f"--job_endpoint={runner.job_server}"]  # the last --runner counts

@@ -12,6 +12,7 @@ from typing import Any
 from simpipe import files, recording
 from simpipe.config import Config, load_config
 from simpipe.errors import ConfigError, ContractError
+from simpipe.job import check_places
 from simpipe.run_summary import root_of
 from simpipe.verbs.options import RECORDED, VERBS
 
@@ -38,6 +39,8 @@ def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     config = _config(options)
     if options.verb == "inspect" or (options.verb == "shard" and options.verify):
         return _examples(_examples_of(config, options.verb), options, beam_args)
+    if options.verb not in (*_WITHOUT_JOB, "plan") and not getattr(options, "dry_run", False):
+        check_places(config)
     if beam_args and options.verb in _WITHOUT_JOB:
         raise _no_job(f"`{options.verb}`")
     return _recorded(config.root, config, options, lambda: _verb(config, options, beam_args))

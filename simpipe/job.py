@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from simpipe.config import Config
-from simpipe.config.runner import JobVerb, LocalRunner, Runner
+from simpipe.config.runner import DataflowRunner, JobVerb, LocalRunner, Runner
+from simpipe.errors import ConfigError
+from simpipe.gcs import SCHEME
 
 _LONGEST = 63  # of a Dataflow job's name
 
@@ -71,6 +73,19 @@ def job_of(config: Config | None, verb: JobVerb, beam_args: Sequence[str] = (), 
     runner = LocalRunner(kind="local") if config is None else config.runner
     about = name or (config.name if config else "")
     return Job(verb, _job_name(f"simpipe-{verb}-{about}"), runner, tuple(beam_args))
+
+
+def check_places(config: Config) -> None:
+    """Refuses what a cloud's workers cannot see, before anything is paid.
+
+    Raises:
+      ConfigError: the root or the source is a local path, and jobs run on Dataflow.
+    """
+    if not isinstance(config.runner, DataflowRunner):
+        return
+    for key, where in (("root", config.root), ("source.path", getattr(config.source, "path", None))):
+        if where is not None and not where.startswith(SCHEME):
+            raise ConfigError(f"{key}: {where!r} is local: workers of Dataflow cannot see it", "give a gs:// address")
 
 
 def _job_name(text: str) -> str:

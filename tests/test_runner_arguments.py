@@ -133,3 +133,14 @@ def test_the_runner_of_the_command_line_takes_the_place_of_the_configuration(tmp
 @given(st.text(alphabet=st.characters(codec="ascii", categories=["L", "N", "P"]), max_size=80))
 def test_names_of_jobs_are_what_every_service_takes(name):
     assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", job_of(None, "build", name=name).name)
+
+
+@pytest.mark.parametrize("verb", ["run", "reindex"])
+def test_what_a_clouds_workers_cannot_see_is_refused_at_once(verb, tmp_path, capsys):
+    config = tmp_path / "line.yaml"
+    about = {"name": "trial", "root": "gs://a-bucket/root", "source": {"kind": "vectors", "path": "x.npy"}, "runner": DATAFLOW}
+    config.write_text(json.dumps(about))
+    assert main([verb, "--config", str(config)]) == ConfigError.exit_code
+    assert "source.path: 'x.npy' is local" in capsys.readouterr().err
+    assert main([verb, "--config", str(config), "--set", f"root={tmp_path}/root"]) == ConfigError.exit_code
+    assert "/root' is local" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from simpipe.job import job_of
 
 MADE = Path(os.environ.get("SIMPIPE_FLINK", CACHE / "flink"))
 WHY = missing(MADE)
+# A gigabyte that the project does not fetch for its suite; the other runners are compared without it (test_runners_equal.py).
 pytestmark = pytest.mark.skipif(WHY is not None, reason=WHY or "")
 
 

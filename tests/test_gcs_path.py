@@ -40,6 +40,7 @@ def test_names_behave_as_those_of_posix(above: list[str], below: list[str], othe
     assert base / path.relative_to(base) == path
     assert path.is_absolute()
     assert (path.bucket, path.key) == ("bucket", "/".join([*above, *below]))
+    # Beam pickles paths that travel to its workers: this test's own bytes, none from a data set.
     again = pickle.loads(pickle.dumps(path))
     assert (again, type(again), hash(again), str(again)) == (path, GsPath, hash(path), str(path))
     assert all(type(each) is GsPath for each in (path.parent, path / "x", path.with_suffix(".y"), base.joinpath("z")))

@@ -122,6 +122,7 @@ def _slowly(number: int, gate: str) -> int:
     return number
 
 
+# Prism is a Go program that pip does not install; what the terminal draws is tested above without it.
 @pytest.mark.skipif(PRISM is None, reason="no Prism: put its binary on PATH or name it in SIMPIPE_PRISM (docs/runners.md)")
 def test_a_portable_job_reports_while_it_runs_and_at_its_end(shown, tmp_path, vectors_config):
     """The last item waits until the terminal has told of the first ones."""

@@ -57,6 +57,7 @@ def test_two_worker_processes_build_the_same_release(several, alone: Path):
     assert content(built) == content(releases.open_live(alone)[1])
 
 
+# Prism is a Go program that pip does not install; worker processes are compared above without it.
 @pytest.mark.skipif(PRISM is None, reason="no Prism: put its binary on PATH or name it in SIMPIPE_PRISM (docs/runners.md)")
 def test_prism_makes_the_same_release(several, alone: Path):
     line, _ = run(several("prism", kind="prism", binary=PRISM))

@@ -158,6 +158,7 @@ def test_checks_fail_on_no_hcl(module):
 
 
 def _tool(name: str) -> str:
+    # Programs that pip does not install; the static checks above need none and always run.
     return shutil.which(name) or pytest.skip(f"{name} is not on PATH")
 
 
@@ -173,7 +174,7 @@ def terraform(tmp_path_factory):
     top = tmp_path_factory.mktemp("terraform")
     source = Path(__file__).parent / "terraform_provider"
     fetched = subprocess.run([go, "mod", "download"], cwd=source, capture_output=True, text=True)
-    if fetched.returncode:
+    if fetched.returncode:  # no network: the stand-in cannot be built, and the real provider comes from there as well
         pytest.skip(f"Go modules cannot be downloaded: {fetched.stderr.strip().splitlines()[-1]}")
     subprocess.run([go, "build", "-o", top / "terraform-provider-google", "."], cwd=source, check=True)
     settings = top / "terraformrc"

@@ -94,6 +94,10 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("-k", type=int, default=5, help="neighbors to show (default: %(default)s)")
         verb.add_argument("--root", metavar="PATH", help="a root or a release's folder, instead of the configuration's root")
         verb.add_argument("--release", help="a release id (default: the live one)")
+        text = "ask a server of `simpipe serve` instead of opening the release here"
+        verb.add_argument("--server", metavar="URL", help=text)
+        text = """only items whose metadata fit, as JSON: '{"country": "de", "price": {"gte": 10, "lt": 20}}'"""
+        verb.add_argument("--filter", metavar="JSON", help=text)
         verb.add_argument("--encoder", metavar="FOLDER", help="encoder for --image (default: the release's own)")
         verb.add_argument("--json", action="store_true", help="print JSON")
         if name == "lookup":

@@ -16,7 +16,7 @@ from simpipe.job import check_places
 from simpipe.run_summary import root_of
 from simpipe.verbs.options import RECORDED, VERBS
 
-_WITHOUT_JOB = ("train", "publish", "inspect", "gate", "releases", "diff", "tag", "rollback", "prune", "fsck", "runs")
+_WITHOUT_JOB = ("train", "publish", "inspect", "gate", "releases", "diff", "tag", "rollback", "prune", "fsck", "runs", "serve")
 
 
 def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
@@ -28,10 +28,20 @@ def execute(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     if options.verb == "doctor":
         return _doctor(options, beam_args)
     if options.verb in ("lookup", "match"):
-        if options.root is not None:
-            return _query(options.root, None, options, beam_args)
+        if options.root is not None or options.server is not None:
+            return _query(options.root or "", None, options, beam_args)
         config = _config(options)
         return _query(config.root, config, options, beam_args)
+    if options.verb == "serve" and options.root is not None:
+        if beam_args:
+            raise _no_job("`serve`")
+        from simpipe.verbs import serve
+
+        return serve.serve_root(options.root, options)
+    if options.verb == "export" and options.root is not None:
+        from simpipe.verbs import export
+
+        return _recorded(options.root, None, options, lambda: export.export_root(options.root, None, options, beam_args))
     if options.verb in ("shard", "inspect") and options.folder is not None:
         if options.verb == "shard" and not options.verify:
             raise ConfigError("--folder: `shard` writes to the configuration's root", "add --verify, or set root")
@@ -200,6 +210,10 @@ def _query(root: str, config: Config | None, options: argparse.Namespace, beam_a
         raise ConfigError("--out goes with --queries", "add --queries FILE.parquet, or leave out --out")
     if beam_args:
         raise _no_job(f"`{options.verb}` without --queries")
+    if options.server is not None:
+        from simpipe import client_commands
+
+        return client_commands.query(options)
     from simpipe.index.searcher import open_release
     from simpipe.queries import answer, load_queries
 
@@ -211,6 +225,7 @@ def _query(root: str, config: Config | None, options: argparse.Namespace, beam_a
     how = {name: getattr(options, name) for name in ("target_recall", "exact", "where") if options.verb == "lookup"}
     if options.verb == "match":
         how = {"matcher": options.matcher, "by_group": options.by_label, "group": options.group}
+    # TODO filter
     results: list[dict[str, Any]] = answer(searcher, queries, k=options.k, cutpoint=cutpoint, **how)
     if options.json:
         about = {"release": searcher.manifest.release, "distance": searcher.manifest.distance, "results": results}

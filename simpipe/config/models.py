@@ -14,6 +14,7 @@ from simpipe.config.plan import PlanConfig
 from simpipe.config.recipes import EarlyStopping, Recipe, SupervisedRecipe
 from simpipe.config.release import GatesConfig, ReindexConfig
 from simpipe.config.runner import LocalRunner, Runner
+from simpipe.config.serve import ServeConfig
 
 # --- sources -----------------------------------------------------------------------------------------------------
 
@@ -295,3 +296,4 @@ class Config(Model):
     report: ReportConfig = ReportConfig()
     runner: Runner = LocalRunner(kind="local")
     plan: PlanConfig = PlanConfig()
+    serve: ServeConfig = ServeConfig()

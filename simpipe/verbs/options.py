@@ -6,12 +6,13 @@ import argparse
 import re
 from typing import Any
 
-VERBS = ("plan", "reindex", "gate", "releases", "diff", "tag", "rollback", "prune", "fsck", "runs")
+VERBS = ("plan", "reindex", "gate", "releases", "diff", "tag", "rollback", "prune", "fsck", "runs", "serve", "export")
 RECORDED = (  # verbs that leave a summary, `ROOT/runs/ID.json`
     *("shard", "train", "embed", "import", "build", "calibrate", "evaluate", "publish", "dedupe", "run"),
-    *("reindex", "gate", "tag", "rollback", "prune", "fsck", "lookup", "match"),
+    *("reindex", "gate", "tag", "rollback", "prune", "fsck", "lookup", "match", "export"),
 )
 RUNNERS = ("local", "prism", "flink", "spark", "dataflow")  # `runner.kind`
+EXPORTS = ("faiss", "vertex", "milvus", "numpy")
 _JSON = "print JSON"
 
 
@@ -67,6 +68,16 @@ def add_verbs(verbs: Any, common: argparse.ArgumentParser) -> None:
     verb.add_argument("--fast", action="store_true", help="compare sizes only; no file is read")
     verb = add("runs", "list the last runs of verbs on this root: how they ended, release, items, seconds")
     verb.add_argument("--last", type=int, default=20, metavar="N", help="how many, newest first (default: %(default)s)")
+    verb = add("serve", "answer over HTTP from the live release, and show it on a web page; follows the pointer", json=False)
+    verb.add_argument("root", nargs="?", metavar="ROOT", help="of the releases, local or gs:// (default: the configuration's)")
+    verb.add_argument("--host", metavar="HOST", help="address to listen on (default: serve.host, 127.0.0.1)")
+    verb.add_argument("--port", type=int, metavar="PORT", help="port; 0: any free one (default: serve.port, 8080)")
+    verb.add_argument("--workers", type=int, metavar="N", help="server processes (default: serve.workers, 1)")
+    verb = add("export", "a release's items for other software: a FAISS index, Vertex AI Vector Search, Milvus, NumPy (Beam)")
+    verb.add_argument("--to", required=True, choices=EXPORTS, metavar="KIND", help=f"one of {', '.join(EXPORTS)}")
+    verb.add_argument("--out", required=True, metavar="FOLDER", help="a new folder, local or gs://")
+    verb.add_argument("--root", metavar="PATH", help="a root or a release's folder, instead of the configuration's root")
+    verb.add_argument("--release", metavar="ID", help="a release id or tag (default: the live one)")
 
 
 def add_run_id(verbs: Any) -> None:

@@ -77,6 +77,12 @@ def _pages(pid: int) -> tuple[int, int]:
         return 0, 0
 
 
+def resident(pid: int) -> tuple[float, float]:
+    """Resident MiB of a process and its descendants, with and without pages of files."""
+    pages = [_pages(each) for each in _tree(pid)]
+    return sum(all_ for all_, _ in pages) * _PAGE / 2**20, sum(all_ - shared for all_, shared in pages) * _PAGE / 2**20
+
+
 def _high_water(pid: int) -> int:
     """Bytes. (What `wait4` tells starts with the memory of the process that forked.)"""
     try:

@@ -2,6 +2,8 @@
 
     python -m benchmarks.load HOST PORT BODIES.npz OUT --connections 32 --seconds 10 [--rate 500]
 
+It ends after so many seconds, or when it gets SIGTERM.
+
 `BODIES.npz` holds finished request bodies (see `save_bodies`), taken in turn. Without `--rate` each connection sends its next
 request when it has its answer (closed loop). With `--rate` requests are due at the times of a Poisson process, whether or not
 earlier ones were answered, and a latency counts from when the request was due, so a server that stalls cannot hide it.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import subprocess
 import sys
 import time
@@ -75,6 +78,11 @@ class Generator:
         command += [] if rate is None else ["--rate", str(rate)]
         self._out = out
         self._process = subprocess.Popen(command, cwd=Path(__file__).parent.parent)
+
+    def stop(self) -> Load:
+        """Ends it before its time."""
+        self._process.terminate()
+        return self.wait()
 
     def wait(self) -> Load:
         if self._process.wait():
@@ -169,11 +177,15 @@ class _Asker:
         self.rows.append((body, due, time.monotonic(), status))
         self.answers.append(answer)
 
+    def end(self) -> None:
+        self.stop = time.monotonic()
+
     def lost(self) -> None:
         self.broken = True
 
     async def run(self, host: str, port: int, connections: int) -> None:
         loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.end)
         made = [await loop.create_connection(lambda: _Connection(self), host, port) for _ in range(connections)]
         if self.rate is not None:
             rng = np.random.default_rng(0)
@@ -183,7 +195,8 @@ class _Asker:
                     await asyncio.sleep(wait)
                 self.due(at)
         else:
-            await asyncio.sleep(self.stop - time.monotonic())
+            while time.monotonic() < self.stop:
+                await asyncio.sleep(0.05)
         end = time.monotonic() + _GIVE_UP
         while len(self.idle) < connections and time.monotonic() < end and not self.broken:
             await asyncio.sleep(0.02)

@@ -2,10 +2,10 @@
 
     python -m benchmarks.serve_swaps [--n 1000000] [--rounds 50] [--share 0.5] [--scratch FOLDER]
 
-Two releases of one root hold the same vectors under other ids and labels. While `benchmarks.load` asks a `simpipe serve` by chance
-at `--share` of the rate that it answered at most, the pointer moves to and fro between them: by `rollback` every third time, else
-by `publish`, in a process of low priority, as it would be another machine's. Every answer is checked afterwards: labels and the
-distance of each neighbor's vector must be those of the release that the answer names. Prints one JSON line:
+Two releases of one root hold the same vectors under other ids and labels. While `benchmarks.load` asks a `simpipe serve` by
+chance at `--share` of the rate that it answered at most, the pointer moves to and fro between them: by `rollback` every third
+time, else by `publish`, in a process of low priority, as it would be another machine's. Every answer is checked afterwards: labels
+and the distance of each neighbor's vector must be those of the release that the answer names. Prints one JSON line:
 
 - `answers`, `failed`, `mixed`, `wrong`: of all requests.
 - `swap_s`: seconds from a move of the pointer until all answers come from the new release: median and largest.
@@ -30,8 +30,8 @@ import yaml
 from benchmarks.child import say
 from benchmarks.load import Generator, Load, save_bodies
 from benchmarks.releases import workplace
-from benchmarks.scale import DIM, line_config
-from benchmarks.serve import CONNECTIONS, K, TARGET, asked_of, bodies_of, queries, ready_root
+from benchmarks.scale import line_config
+from benchmarks.serve import CONNECTIONS, TARGET, asked_of, bodies_of, queries, ready_root
 from benchmarks.served import serving
 from simpipe import releases
 from simpipe.pointer import read_pointer
@@ -144,7 +144,7 @@ def main() -> None:
             most = asked_of(served, scratch, chosen.size, seconds=8.0)
             rate = chosen.share * len(most.due) / (most.ended.max() - most.due.min())
             say(f"{rate:.0f} requests a second, {chosen.rounds} moves of the pointer")
-            seconds = chosen.rounds * 15.0 + 30.0
+            seconds = chosen.rounds * _MOST
             out = scratch / "swaps"
             bodies = scratch / f"bodies-{chosen.size}.npz"
             generator = Generator(served.port, bodies, out, connections=4 * CONNECTIONS, seconds=seconds, rate=rate)
@@ -156,9 +156,9 @@ def main() -> None:
                 assert pointer is not None
                 moves.append((began, at, swapped(served.port, pointer.release)))
                 time.sleep(_AFTER + _QUIET)
-                if time.monotonic() > began + 14.0 and number % 10 == 9:
+                if number % 10 == 9:
                     say(f"{number + 1} moves")
-            load = generator.wait()
+            load = generator.stop()
             with_files, private = served.memory()
         print(
             json.dumps(

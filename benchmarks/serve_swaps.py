@@ -4,8 +4,8 @@
 
 Two releases of one root hold the same vectors under other ids and labels. While `benchmarks.load` asks a `simpipe serve` by
 chance at `--share` of the rate that it answered at most, the pointer moves to and fro between them: by `rollback` every third
-time, else by `publish`, in a process of low priority, as it would be another machine's. Every answer is checked afterwards: labels
-and the distance of each neighbor's vector must be those of the release that the answer names. Prints one JSON line:
+time, else by `publish`, in a process of low priority, as it would be another machine's. Every answer is checked afterwards:
+labels and the distance of each neighbor's vector must be those of the release that the answer names. Prints one JSON line:
 
 - `answers`, `failed`, `mixed`, `wrong`: of all requests.
 - `swap_s`: seconds from a move of the pointer until all answers come from the new release: median and largest.

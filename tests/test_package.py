@@ -25,6 +25,10 @@ VERBS = [
     "rollback",
     "run",
     "inspect",
+    "plan",
+    "runs",
+    "serve",
+    "export",
 ]
 
 

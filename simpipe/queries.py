@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from simpipe import files
-from simpipe.data.examples import InputSpec
-from simpipe.embeddings import EMBEDDINGS_JSON, NO_ENCODER, EmbeddingsInfo, vectors_of
-from simpipe.errors import IncompatibleError, QueryError, SimpipeError
+from simpipe.embeddings import EMBEDDINGS_JSON, EmbeddingsInfo, vectors_of
+from simpipe.errors import QueryError, SimpipeError
 from simpipe.index.searcher import Searcher
+from simpipe.picture_encoder import find_encoder, load_encoder, read_picture
 from simpipe.types import Neighbors
 
 _FIELDS = ("ids", "labels", "distances")
@@ -96,39 +96,17 @@ def _held_out(root: Path, searcher: Searcher, name: str) -> tuple[np.ndarray, st
 
 
 def _by_image(root: Path, searcher: Searcher, paths: list[str], encoder: str | None) -> Queries:
-    from simpipe.encoder_canaries import check_canaries
-    from simpipe.training.encoder import EncoderInfo, load_model
-
-    own = searcher.manifest.encoder
-    if encoder is None and own.folder is None:
-        made = "ready-made vectors" if own.fingerprint == NO_ENCODER else "vectors of a model that was not saved with it"
-        raise IncompatibleError(f"release {searcher.manifest.release} holds {made}", "ask with --vectors or --id")
-    folder = files.located(encoder) if encoder is not None else files.inside(root, str(own.folder))
-    about = EncoderInfo.load(folder)
-    searcher.check_encoder(about.fingerprint)  # before the model is loaded: the answer would be nonsense
-    if not about.input.is_picture:
-        raise QueryError(f"encoder {about.fingerprint[:12]} reads {about.input.name}, no pictures", "ask with --vectors or --id")
-    inputs = np.stack([_image(files.located(path), about.input) for path in paths])
-    model, _ = load_model(folder)
-    check_canaries(searcher, model)
-    return Queries(paths, np.asarray(model(inputs, training=False), np.float32), [None] * len(paths))
+    folder, about = find_encoder(root, searcher, encoder)
+    inputs = np.stack([read_picture(_bytes_of(path), about.input, name=path) for path in paths])
+    return Queries(paths, load_encoder(folder, searcher).embed(inputs), [None] * len(paths))
 
 
-def _image(path: Path, spec: InputSpec) -> np.ndarray:
-    """A picture file as the source would have made it: uint8 of `spec.shape`."""
-    from PIL import Image, UnidentifiedImageError
-
-    from simpipe.data.sources.images import area_resize
-
-    height, width, channels = spec.shape
-
+def _bytes_of(path: str) -> bytes:
     try:
-        with Image.open(path) as opened:
-            image = np.asarray(opened.convert("L" if channels == 1 else "RGB"), np.uint8)
-    except (OSError, UnidentifiedImageError) as error:
-        raise QueryError(f"{path}: cannot be read as an image ({error})", "give a PNG or JPEG file") from None
-    resized = area_resize(image.reshape(1, *image.shape[:2], channels), (height, width))[0]
-    return np.uint8(255) - resized if spec.inverted else resized
+        return files.located(path).read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise QueryError(f"{path}: cannot be read as an image ({reason})", "give a PNG or JPEG file") from None
 
 
 def _by_file(searcher: Searcher, path: str) -> Queries:

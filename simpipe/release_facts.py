@@ -96,9 +96,17 @@ def _sample(gates: GatesConfig, folder: Path, manifest: Manifest, fetch: Fetch) 
 
 
 def draw_sample(searcher: Searcher, count: int) -> np.ndarray:
-    """The vectors of the `count` items with the lowest hashes of their ids: float32[at most count, dim], in that order.
+    """The vectors of the `count` items with the lowest hashes of their ids: float32[at most count, dim], in that order."""
+    return vectors_at(searcher, *sample_rows(searcher, count))
+
+
+def sample_rows(searcher: Searcher, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the `count` items with the lowest hashes of their ids lie, in that order.
 
     Partition by partition; the same items give the same sample, however they lie in partitions. Hidden rows are left out.
+
+    Returns:
+      Numbers of partitions int64[m] and rows int64[m], m at most `count`.
     """
     answering: dict[int, np.ndarray] = {}  # rows of partitions that hide some
 
@@ -111,11 +119,18 @@ def draw_sample(searcher: Searcher, count: int) -> np.ndarray:
             yield tie if hidden is None else tie[answering[number]]
 
     owner, row = lowest(ties(), count)
+    for number, rows in answering.items():
+        here = owner == number
+        row[here] = rows[row[here]]
+    return owner, row
+
+
+def vectors_at(searcher: Searcher, owner: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """The vectors of rows of partitions, see `sample_rows`: float32[m, dim]."""
     vectors = np.empty((len(row), searcher.dim), np.float32)
     for number in np.unique(owner).tolist():
         here = np.flatnonzero(owner == number)
-        rows = row[here] if number not in answering else answering[number][row[here]]
-        vectors[here] = searcher.stored_vectors(number)[rows]
+        vectors[here] = searcher.stored_vectors(number)[row[here]]
     return vectors
 
 

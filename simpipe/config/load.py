@@ -42,7 +42,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if isinstance(raw.get("source"), str):
         raw["source"] = _short_source(raw["source"])
     for override in overrides:
-        raw = _override(raw, override)
+        raw = overridden(raw, override)
     return parse_config(raw, str(path))
 
 
@@ -63,7 +63,12 @@ def _short_source(text: str) -> dict[str, Any]:
     return {"kind": kind, "name": name} if name else {"kind": kind}
 
 
-def _override(raw: dict[str, Any], text: str) -> dict[str, Any]:
+def overridden(raw: dict[str, Any], text: str) -> dict[str, Any]:
+    """Plain keys and values with one of them changed by `a.b=value`.
+
+    Raises:
+      ConfigError: it is not of that form, or its value is no YAML.
+    """
     dotted, equals, value = text.partition("=")
     keys = dotted.split(".")
     if not equals or not all(keys):

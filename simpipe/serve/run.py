@@ -1,0 +1,156 @@
+"""One process that serves: the engine, the application and the port, from start to a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from simpipe.config.serve import ServeConfig
+from simpipe.errors import ConfigError, SimpipeError
+from simpipe.serve.access_log import AccessLog
+from simpipe.serve.app import make_app
+from simpipe.serve.jobs import Engine, Pictures
+from simpipe.serve.metrics import Metrics
+from simpipe.serve.protocol import LimitedProtocol, limited
+
+_GRACE = 5.0  # seconds beyond the longest answer until connections are cut
+_KEEP_ALIVE = 75  # seconds that a connection may be silent between requests
+_TICKS = 10  # of uvicorn's loop, a second
+
+
+class _Server(uvicorn.Server):
+    """Without signal handlers of its own; sweeps slow connections and shows metrics every second."""
+
+    def __init__(self, config: uvicorn.Config, every_second: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._every_second = every_second
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]  # as the base class, a generator
+        yield
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, LimitedProtocol):
+                    connection.sweep(now)
+            self._every_second()
+        return await super().on_tick(counter)
+
+
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket that is bound, 0: to any free port.
+
+    Args:
+      shared: other processes of this user bind the same port too.
+
+    Raises:
+      ConfigError: the address cannot be had.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"{host}:{port}: cannot listen there ({error.strerror})", "give --host and --port; 0: any port"
+        ) from None
+    bound.setblocking(False)
+    return bound
+
+
+def url_of(bound: socket.socket) -> str:
+    """Where a socket listens, as a browser wants it."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(
+    engine: Engine, pictures: Pictures | None, settings: ServeConfig, bound: socket.socket, *, ready: Callable[[], None]
+) -> None:
+    """Serves until SIGTERM or SIGINT; then finishes what is in flight, and ends the processes of engine and pictures.
+
+    Args:
+      engine, pictures: not started. bound: a socket; it is closed at the end.
+      ready: called once a release answers.
+
+    Raises:
+      SimpipeError: no release could be opened.
+    """
+    import uvloop
+
+    uvloop.run(_serve(engine, pictures, settings, bound, ready))
+
+
+async def _serve(
+    engine: Engine, pictures: Pictures | None, settings: ServeConfig, bound: socket.socket, ready: Callable[[], None]
+) -> None:
+    log, metrics = AccessLog(settings.access_log), Metrics()
+    app = make_app(engine, pictures, settings, log=log, metrics=metrics)
+    server = _Server(_config(app, settings), lambda: metrics.show(engine.status()))
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    serving = asyncio.create_task(server.serve(sockets=[bound]))
+    opening = asyncio.create_task(_start(engine, pictures))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((serving, opening, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            opening.result()
+            gc.collect()
+            gc.freeze()
+            ready()
+            await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        server.should_exit = True
+        opening.cancel()
+        with contextlib.suppress(asyncio.CancelledError, SimpipeError):
+            await opening
+        await serving
+        stopped.cancel()
+        await engine.close()
+        if pictures is not None:
+            await pictures.close()
+        log.flush()
+
+
+async def _start(engine: Engine, pictures: Pictures | None) -> None:
+    await engine.start()
+    if pictures is not None:
+        await pictures.start()
+
+
+def _config(app: Any, settings: ServeConfig) -> uvicorn.Config:
+    protocol = limited(read_seconds=settings.read_seconds, most_connections=settings.max_connections)
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=int(settings.timeout_seconds + _GRACE),
+    )
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from simpipe.client import Client as Client
     from simpipe.config import Config as Config
     from simpipe.config import load_config as load_config
     from simpipe.errors import SimpipeError as SimpipeError
@@ -42,6 +43,7 @@ _MODULES = frozenset(
     )
 )
 _LAZY = {
+    "Client": "simpipe.client",
     "Config": "simpipe.config",
     "load_config": "simpipe.config",
     "SimpipeError": "simpipe.errors",
@@ -50,7 +52,7 @@ _LAZY = {
     "open_release": "simpipe.index.searcher",
 }
 
-__all__ = ["Config", "Searcher", "SimpipeError", "__version__", "load_config", "neighbors_table", "open_release"]
+__all__ = ["Client", "Config", "Searcher", "SimpipeError", "__version__", "load_config", "neighbors_table", "open_release"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ from simpipe.beam.calibrate import CollectCalibration
 from simpipe.beam.dedupe import CollectEdges
 from simpipe.beam.embed import EmbedItem
 from simpipe.beam.evaluate import CollectMetrics
-from simpipe.beam.export import ExportSpec
+from simpipe.beam.unload import UnloadSpec
 from simpipe.build import BuildPlan
 from simpipe.calibration.counts import LABEL, CountSpec
 from simpipe.config import Config
@@ -110,8 +110,8 @@ class DryPlans:
         rebuild = graphs.rebuild(self.config, self._rebuild_spec, touched, self._changes, stores)
         yield DryJob("reindex: rebuild", "build", lambda pipeline: pipeline | rebuild)
         names = tuple(shard_name("index", number, self.shape.store_files, ".parquet") for number in stores)
-        export = ExportSpec(str(self._release), str(self._root / "export"), names, str(self._root / "delta"), self._changes)
-        yield DryJob("reindex: export", "reindex", graphs.export(export))
+        unload = UnloadSpec(str(self._release), str(self._root / "unload"), names, str(self._root / "delta"), self._changes)
+        yield DryJob("reindex: unload", "reindex", graphs.unload(unload))
 
     # --- where things lie ------------------------------------------------------------------------------------------
 

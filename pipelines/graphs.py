@@ -16,12 +16,12 @@ from simpipe.beam.changes import EmbedChanges, FindChanges
 from simpipe.beam.dataflow import build_hints
 from simpipe.beam.dedupe import RunBuckets
 from simpipe.beam.embed import EmbedItem, EmbedShards, ImportBlocks
-from simpipe.beam.export import ExportItems, ExportSpec
 from simpipe.beam.io import WriteSummary
 from simpipe.beam.query import ANSWERED_JSON, AnswerFiles, CountAnswers, QueryRelease
 from simpipe.beam.rebuild import FindChanges as RouteChanges
 from simpipe.beam.rebuild import RebuildTouched
 from simpipe.beam.shard import ShardExamples
+from simpipe.beam.unload import UnloadItems, UnloadSpec
 from simpipe.build import BuildPlan
 from simpipe.config import Config
 from simpipe.config.models import VectorsSource
@@ -124,6 +124,6 @@ def rebuild(
     return RebuildTouched(spec, work, changes, stores, hints)
 
 
-def export(spec: ExportSpec) -> Graph:
+def unload(spec: UnloadSpec) -> Graph:
     """The items of a release to an embeddings data set."""
-    return lambda pipeline: pipeline | "ExportItems" >> ExportItems(spec)
+    return lambda pipeline: pipeline | "UnloadItems" >> UnloadItems(spec)

@@ -245,18 +245,18 @@ class _Reindex:
                 self.reasons = [drift]
                 files.remove_folder(built[0])
         self.say(f"reindex    all partitions anew: {'; '.join(self.reasons)}")
-        whole = self._export(self.folder, self.base, embeddings)
+        whole = self._unload(self.folder, self.base, embeddings)
         return embeddings, self._build(whole, self._key("rebuild", embeddings=whole.name, config=settings))
 
-    def _export(self, folder: Path, manifest: Manifest, delta: Path) -> Path:
+    def _unload(self, folder: Path, manifest: Manifest, delta: Path) -> Path:
         """All items as an embeddings data set: those of a release, with the changes of `delta` where that is not in it yet."""
-        from pipelines import export
+        from pipelines import unload
 
         applied = manifest.provenance.get("embeddings") == EmbeddingsInfo.load(delta).key
-        key = self._key("export", release=manifest.release, delta=delta.name)
+        key = self._key("unload", release=manifest.release, delta=delta.name)
         target = self.root / "embeddings" / key[:12]
-        with self.stages.stage("export"):
-            export.run(
+        with self.stages.stage("unload"):
+            unload.run(
                 self.config, base=folder, manifest=manifest, folder=target, key=key, delta=delta, applied=applied,
                 beam_args=self.beam_args,
             )  # fmt: skip
@@ -356,7 +356,7 @@ class _Reindex:
         measured = [config.calibrate, config.evaluate, config.search]
         key = self._key("calibrate", build=kept["build"], config=[part.model_dump(mode="json") for part in measured])
         if "items" in (config.calibrate.queries, config.evaluate.queries) or config.evaluate.one_shot is not None:
-            embeddings = self._export(folder, manifest, embeddings)
+            embeddings = self._unload(folder, manifest, embeddings)
         for name, step in (("calibrate", calibrate.run), ("evaluate", evaluate.run)):
             if kept.get(name) != key:
                 with self.stages.stage(name):

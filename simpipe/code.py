@@ -76,7 +76,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         *("reindex", "config/release.py", "store.py", "digests.py", "grouped.py", "manifest.py", "beam/rebuild.py"),
         *_INDEX,
     ),
-    "export": ("reindex/export.py", "beam/export.py", "store.py", "digests.py", *_INDEX),
+    "unload": ("items.py", "reindex/unload.py", "beam/unload.py", "store.py", "digests.py", *_INDEX),
     "calibrate": ("calibration", "cutpoints.py", "classification_metrics", "probability.py", "beam/calibrate.py", *_QUERY),
     "evaluate": ("evaluators", "retrieval_metrics", "beam/evaluate.py", *_QUERY),
     "dedupe": ("dedupe.py", "components.py", "groups.py", "grouped.py", "beam/dedupe.py", *_QUERY),

@@ -145,7 +145,7 @@ def _by_reindex(folder: Path) -> bool:
     if (folder / CHANGES_JSON).exists() or is_unfinished_data_set(folder):
         return True
     try:
-        return "base" in files.read_json(folder / EMBEDDINGS_JSON)["provenance"]  # an export, or changes
+        return "base" in files.read_json(folder / EMBEDDINGS_JSON)["provenance"]  # unloaded, or changes
     except (ContractError, KeyError, TypeError):
         return False
 

@@ -30,7 +30,8 @@ Counter = Literal[
 ]  # fmt: skip
 Distribution = Literal[
     "scan-msec", "fill-msec", "import-msec", "embed-msec", "route-msec", "build-msec", "store-msec", "search-msec",
-    "calibrate-msec", "evaluate-msec", "dedupe-msec", "compare-msec", "locate-msec", "export-msec", "block-items",
+    "calibrate-msec", "evaluate-msec", "dedupe-msec", "compare-msec", "locate-msec", "unload-msec", "export-msec",
+    "block-items",
 ]  # fmt: skip
 
 COUNTERS: dict[Counter, str] = {
@@ -70,6 +71,7 @@ DISTRIBUTIONS: dict[Distribution, str] = {
     "dedupe-msec": "the near pairs of a block, or a step on a bucket of them",
     "compare-msec": "comparing a bucket with the release",
     "locate-msec": "looking in a partition for rows that go",
+    "unload-msec": "copying a store file's items into a data set",
     "export-msec": "exporting a store file",
     "block-items": "records of a work item",
 }

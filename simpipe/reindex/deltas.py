@@ -114,7 +114,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _records(folder: Path) -> bool:
-    """Whether there is anything: files that are no Parquet, or Parquet with rows. An export of no changes writes empty ones."""
+    """Whether there is anything: files that are no Parquet, or Parquet with rows. A delta of no changes writes empty ones."""
     for path in _visible(folder):
         try:
             if path.suffix != ".parquet" or pq.read_metadata(path).num_rows:

@@ -1,4 +1,4 @@
-"""Wiring of `export`: one element a store file."""
+"""Wiring of `unload`: one element a store file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from simpipe.beam.workers import held_once
 from simpipe.index.searcher import Searcher
 from simpipe.manifest import Manifest
 from simpipe.reindex.changes import ChangesInfo
-from simpipe.reindex.export import dropped_ids, export_bucket
+from simpipe.reindex.unload import dropped_ids, unload_bucket
 from simpipe.types import Counts
 
 
 @dataclass(frozen=True)
-class ExportSpec:
+class UnloadSpec:
     """Everything a worker needs; small, travels with each element.
 
     Attributes:
@@ -35,15 +35,15 @@ class ExportSpec:
     changes: ChangesInfo | None
 
 
-def _export(number: int, spec: ExportSpec) -> Outcome:
+def _unload(number: int, spec: UnloadSpec) -> Outcome:
     source, folder = files.located(spec.base), files.located(spec.folder)
-    base = held_once("exported", spec.base, lambda: Searcher(source, Manifest.load(source)))
+    base = held_once("unloaded", spec.base, lambda: Searcher(source, Manifest.load(source)))
     dropped = None
     if spec.delta is not None and spec.changes is not None:
         dropped = dropped_ids(files.located(spec.delta), spec.changes, number)
     path = folder / spec.names[number]
-    with timed("export-msec"):
-        read, left_out = export_bucket(base, number, path, dropped=dropped)
+    with timed("unload-msec"):
+        read, left_out = unload_bucket(base, number, path, dropped=dropped)
     counts = Counts(read, read - left_out, 0, left_out)
     record = {**files.entry_of(path, folder).to_json(), "split": "index", "rows": read - left_out}
     count_read(counts)
@@ -53,16 +53,16 @@ def _export(number: int, spec: ExportSpec) -> Outcome:
 
 
 @dataclass
-class ExportItems(beam.PTransform):
-    """PBegin -> embeddings files of the items of a release, and the summary `export` in the work folder."""
+class UnloadItems(beam.PTransform):
+    """PBegin -> embeddings files of the items of a release, and the summary `unload` in the work folder."""
 
-    spec: ExportSpec
+    spec: UnloadSpec
 
     def expand(self, input_or_inputs: PBegin) -> Any:
         return (
             input_or_inputs
             | "Store files" >> beam.Create(list(range(len(self.spec.names))))
             | "Spread store files" >> beam.Reshuffle()
-            | "ExportItems" >> beam.Map(_export, spec=self.spec)
-            | "Exported" >> WriteSummary(str(files.located(self.spec.folder) / ".work" / "export.json"))
+            | "UnloadItems" >> beam.Map(_unload, spec=self.spec)
+            | "Unloaded" >> WriteSummary(str(files.located(self.spec.folder) / ".work" / "unload.json"))
         )

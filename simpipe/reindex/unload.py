@@ -7,7 +7,6 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,10 +16,9 @@ from simpipe.digests import digests_file, read_digests
 from simpipe.embeddings import open_writer, row_group_rows, schema, vectors_column
 from simpipe.errors import ContractError
 from simpipe.index.searcher import Searcher
+from simpipe.items import item_vectors, metadata_fields
 from simpipe.reindex.changes import CHANGED, ChangesInfo
 from simpipe.store import store_file
-
-_STORE_COLUMNS = ("id", "label", "partition")
 
 
 def dropped_ids(delta: Path, changes: ChangesInfo, number: int) -> pa.ChunkedArray:
@@ -34,20 +32,19 @@ def dropped_ids(delta: Path, changes: ChangesInfo, number: int) -> pa.ChunkedArr
     return table.column("id").filter(pa.array(goes))
 
 
-def export_schema(base: Searcher) -> pa.Schema:
-    """Of the files that are exported from a release."""
+def unload_schema(base: Searcher) -> pa.Schema:
+    """Of the files that are unloaded from a release."""
     manifest = base.manifest
-    stored = pq.read_schema(base.file(store_file(0, manifest.store_files)))
     return schema(
         manifest.dim,
         distance=manifest.distance,
         encoder=manifest.encoder.fingerprint,
-        metadata=[field for field in stored if field.name not in _STORE_COLUMNS],
+        metadata=metadata_fields(base),
         digests=manifest.has(digests_file(0, manifest.store_files)),
     )
 
 
-def export_bucket(base: Searcher, number: int, path: Path, *, dropped: pa.ChunkedArray | None = None) -> tuple[int, int]:
+def unload_bucket(base: Searcher, number: int, path: Path, *, dropped: pa.ChunkedArray | None = None) -> tuple[int, int]:
     """Writes the items of one store file, ascending by id, with their vectors as the release holds them.
 
     Args:
@@ -60,7 +57,7 @@ def export_bucket(base: Searcher, number: int, path: Path, *, dropped: pa.Chunke
     Raises:
       ContractError: store, digests and partitions disagree.
     """
-    of, kind = base.manifest.store_files, export_schema(base)
+    of, kind = base.manifest.store_files, unload_schema(base)
     table = pq.read_table(base.file(store_file(number, of)))
     if "digest" in kind.names:
         digests = read_digests(base.file(digests_file(number, of)))
@@ -70,24 +67,10 @@ def export_bucket(base: Searcher, number: int, path: Path, *, dropped: pa.Chunke
     read = len(table)
     if dropped is not None:
         table = table.filter(pc.invert(pc.is_in(table.column("id"), value_set=dropped.combine_chunks())))
-    table = table.append_column("embedding", vectors_column(_vectors(base, table))).select(kind.names).cast(kind)
+    table = table.append_column("embedding", vectors_column(item_vectors(base, table))).select(kind.names).cast(kind)
     with files.replacing(path) as temporary, open_writer(temporary, kind) as writer:
         writer.write_table(table.combine_chunks() if len(table) else table, row_group_size=row_group_rows(base.dim))
     return read, read - len(table)
-
-
-def _vectors(base: Searcher, table: pa.Table) -> np.ndarray:
-    """float32[n, dim], of the items that a store table names."""
-    ids, numbers = table.column("id"), table.column("partition").to_numpy()
-    out = np.empty((len(table), base.dim), np.float32)
-    for number in np.unique(numbers).tolist():
-        places = np.flatnonzero(numbers == number)
-        rows = base.rows(number).rows_of(ids.take(pa.array(places)))
-        if (rows < 0).any():
-            name = ids[int(places[int(np.argmax(rows < 0))])].as_py()
-            raise ContractError(f"{base.title}: id {name!r} is in the store but not in partition {number}", "build again")
-        out[places] = base.stored_vectors(number)[rows]
-    return out
 
 
 def take_file(source: Path, path: Path, kind: pa.Schema | None) -> None:

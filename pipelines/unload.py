@@ -19,7 +19,7 @@ from simpipe.job import job_of
 from simpipe.manifest import Manifest
 from simpipe.progress import watching
 from simpipe.reindex.changes import ChangesInfo, begin_data_set
-from simpipe.reindex.export import export_schema, take_file
+from simpipe.reindex.unload import take_file, unload_schema
 from simpipe.types import INDEXED_SPLITS
 
 
@@ -34,7 +34,7 @@ def run(
     applied: bool = False,
     beam_args: Sequence[str] = (),
 ) -> EmbeddingsInfo:
-    """Exports all items of a release, one file a store file; a finished folder is the result.
+    """Unloads all items of a release, one file a store file; a finished folder is the result.
 
     Args:
       config: names the job.
@@ -48,9 +48,9 @@ def run(
       ContractError: a file is altered, the changes belong to another release, or items were lost.
     """
     from pipelines import graphs
-    from simpipe.beam.export import ExportSpec
     from simpipe.beam.io import read_summary
     from simpipe.beam.options import run_graph
+    from simpipe.beam.unload import UnloadSpec
 
     if (folder / EMBEDDINGS_JSON).exists() and (done := EmbeddingsInfo.load(folder)).key == key:
         return done
@@ -64,10 +64,10 @@ def run(
     added = [] if info is None or applied else info.of_splits(*INDEXED_SPLITS)
     count = manifest.store_files + len(added)
     names = [shard_name("index", number, count, ".parquet") for number in range(count)]
-    spec = ExportSpec(str(base.resolve()), str(folder), tuple(names[: manifest.store_files]), delta and str(delta), changes)
-    with watching("export", lambda: len(list(folder.glob("index-*.parquet"))), manifest.store_files, "files"):
-        run_graph(graphs.export(spec), job_of(config, "reindex", beam_args))
-    outcome = read_summary(folder / ".work" / "export.json")
+    spec = UnloadSpec(str(base.resolve()), str(folder), tuple(names[: manifest.store_files]), delta and str(delta), changes)
+    with watching("unload", lambda: len(list(folder.glob("index-*.parquet"))), manifest.store_files, "files"):
+        run_graph(graphs.unload(spec), job_of(config, "reindex", beam_args))
+    outcome = read_summary(folder / ".work" / "unload.json")
     gone = changes.items.changed + changes.items.deleted if changes else 0
     if outcome.counts.read != manifest.items or outcome.counts.excluded != gone:
         raise ContractError(
@@ -77,7 +77,7 @@ def run(
         )
     records = [EmbeddingsFile(**{name: record[name] for name in EmbeddingsFile.model_fields}) for record in outcome.records]
     if delta is not None and info is not None:
-        kind = export_schema(Searcher(base, manifest))
+        kind = unload_schema(Searcher(base, manifest))
         records += [
             _taken(delta, file, folder, name, kind) for file, name in zip(added, names[manifest.store_files :], strict=True)
         ]

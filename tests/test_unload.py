@@ -1,4 +1,4 @@
-"""Export: the items of a release are the embeddings that it was built from, with and without changes on top."""
+"""Unloaded: the items of a release are the embeddings that it was built from, with and without changes on top."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import clustered
 
-from pipelines import build, export
+from pipelines import build, unload
 from pipelines.line import Line
 from simpipe import files
 from simpipe.config import Config, parse_config
@@ -25,7 +25,7 @@ from simpipe.index.partitions import partition_folder
 from simpipe.index.searcher import Searcher
 from simpipe.reindex.changes import CHANGED, DELETED, ChangeCounts, ChangesFile, ChangesInfo, changes_file
 from simpipe.reindex.changes import SCHEMA as CHANGES
-from simpipe.reindex.export import take_file
+from simpipe.reindex.unload import take_file
 
 N, DIM = 900, 8
 
@@ -35,7 +35,7 @@ def config_of(root: Path, source: Path, **build_settings) -> Config:
     raw = {"kind": "vectors", "path": str(source), "ids": "id", "labels": "label", "metadata": ["shop", "price"]}
     return parse_config(
         {
-            "name": "export",
+            "name": "unload",
             "root": str(root),
             "source": raw,
             "queries": {"fraction": 0.1},
@@ -75,8 +75,8 @@ def rows_of(folder: Path, *splits: str) -> pa.Table:
     return pa.concat_tables([pq.read_table(folder / file.path) for file in info.of_splits(*splits)]).sort_by("id")
 
 
-def exported(made: SimpleNamespace, folder: Path, **more) -> EmbeddingsInfo:
-    return export.run(made.config, base=made.folder, manifest=made.manifest, folder=folder, key="f" * 64, **more)
+def unloaded(made: SimpleNamespace, folder: Path, **more) -> EmbeddingsInfo:
+    return unload.run(made.config, base=made.folder, manifest=made.manifest, folder=folder, key="f" * 64, **more)
 
 
 def same(found: pa.Table, expected: pa.Table, made: SimpleNamespace) -> None:
@@ -128,7 +128,7 @@ def delta_of(made: SimpleNamespace, folder: Path, *, changed: list[str], deleted
 
 
 def test_the_items_are_those_that_it_was_built_from(made, tmp_path):
-    info = exported(made, tmp_path / "out")
+    info = unloaded(made, tmp_path / "out")
     assert len(info.of_splits("index")) == made.manifest.store_files == len(info.files)
     same(rows_of(tmp_path / "out", "index"), rows_of(made.embeddings, "index"), made)
     assert (info.dim, info.distance, info.encoder) == (DIM, made.manifest.distance, "none")
@@ -136,15 +136,15 @@ def test_the_items_are_those_that_it_was_built_from(made, tmp_path):
     assert not (tmp_path / "out" / ".work").exists()
 
 
-def test_a_finished_export_is_taken_as_it_is(made, tmp_path):
-    first = exported(made, tmp_path / "out")
+def test_a_finished_one_is_taken_as_it_is(made, tmp_path):
+    first = unloaded(made, tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
-    assert exported(made, tmp_path / "out") == first
+    assert unloaded(made, tmp_path / "out") == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_queries_come_from_the_given_data_set(made, tmp_path):
-    exported(made, tmp_path / "out", delta=made.embeddings, applied=True)
+    unloaded(made, tmp_path / "out", delta=made.embeddings, applied=True)
     assert rows_of(tmp_path / "out", "query").equals(rows_of(made.embeddings, "query"))
     same(rows_of(tmp_path / "out", "index"), rows_of(made.embeddings, "index"), made)
 
@@ -153,7 +153,7 @@ def test_changes_on_top(made, tmp_path):
     ids = rows_of(made.embeddings, "index").column("id").to_pylist()
     changed, deleted, added = ids[3:40:3], ids[100:160], [f"new{row}" for row in range(25)]
     delta_of(made, tmp_path / "delta", changed=changed, deleted=deleted, added=added)
-    info = exported(made, tmp_path / "out", delta=tmp_path / "delta")
+    info = unloaded(made, tmp_path / "out", delta=tmp_path / "delta")
     found = rows_of(tmp_path / "out", "index")
     assert found.column("id").to_pylist() == sorted((set(ids) - set(deleted)) | set(added))
     fresh = pa.array(found.column("label").to_numpy() == "new")
@@ -168,7 +168,7 @@ def test_changes_on_top(made, tmp_path):
 
 
 def test_a_release_is_built_from_it(made, tmp_path):
-    exported(made, tmp_path / "out", delta=made.embeddings, applied=True)
+    unloaded(made, tmp_path / "out", delta=made.embeddings, applied=True)
     folder, manifest = build.run(made.config, root=tmp_path, embeddings=tmp_path / "out", encoder=None, key="k")
     one, other = Searcher(made.folder, made.manifest), Searcher(folder, manifest)
     assert manifest.items == made.manifest.items
@@ -186,15 +186,15 @@ def test_what_does_not_belong_together_is_refused(made, tmp_path):
     changes = ChangesInfo.load(tmp_path / "delta")
     changes.model_copy(update={"base": "another"}).save(tmp_path / "delta")
     with pytest.raises(ContractError, match="changes of another, not of"):
-        exported(made, tmp_path / "out", delta=tmp_path / "delta")
+        unloaded(made, tmp_path / "out", delta=tmp_path / "delta")
     changes.model_copy(update={"items": ChangeCounts(deleted=4)}).save(tmp_path / "delta")
     with pytest.raises(ContractError, match="4 to leave out, 3 left out"):
-        exported(made, tmp_path / "out", delta=tmp_path / "delta")
+        unloaded(made, tmp_path / "out", delta=tmp_path / "delta")
     changes.save(tmp_path / "delta")
     with open(tmp_path / "delta" / "query-00000-of-00001.parquet", "ab") as handle:
         handle.write(b"x")
     with pytest.raises(ContractError, match="bytes, the manifest says"):
-        exported(made, tmp_path / "out", delta=tmp_path / "delta")
+        unloaded(made, tmp_path / "out", delta=tmp_path / "delta")
     assert (made.folder / partition_folder(0)).is_dir()
 
 

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -44,6 +44,7 @@ class Metrics:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def __post_init__(self) -> None:
+        disable_created_metrics()  # a second series of each
         about: dict[str, Any] = {"registry": self.registry}
         self._seconds = Histogram("simpipe_request_seconds", "Time of a request", ["verb", "status"], buckets=_SECONDS, **about)
         self._queries = Counter("simpipe_queries", "Queries that were answered", ["verb"], **about)

@@ -7,7 +7,6 @@ import contextlib
 import gc
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -78,24 +77,39 @@ def url_of(bound: socket.socket) -> str:
 
 
 def serve(
-    engine: Engine, pictures: Pictures | None, settings: ServeConfig, bound: socket.socket, *, ready: Callable[[], None]
+    engine: Engine,
+    pictures: Pictures | None,
+    settings: ServeConfig,
+    bound: socket.socket,
+    *,
+    ready: Callable[[], None],
+    early: bool = True,
+    parent: int | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT; then finishes what is in flight, and ends the processes of engine and pictures.
 
     Args:
       engine, pictures: not started. bound: a socket; it is closed at the end.
       ready: called once a release answers.
+      early: listen before that, and answer 503.
+      parent: a file descriptor whose end says that the process that started this one is gone.
 
     Raises:
       SimpipeError: no release could be opened.
     """
     import uvloop
 
-    uvloop.run(_serve(engine, pictures, settings, bound, ready))
+    uvloop.run(_serve(engine, pictures, settings, bound, ready, early, parent))
 
 
 async def _serve(
-    engine: Engine, pictures: Pictures | None, settings: ServeConfig, bound: socket.socket, ready: Callable[[], None]
+    engine: Engine,
+    pictures: Pictures | None,
+    settings: ServeConfig,
+    bound: socket.socket,
+    ready: Callable[[], None],
+    early: bool,
+    parent: int | None,
 ) -> None:
     log, metrics = AccessLog(settings.access_log), Metrics()
     app = make_app(engine, pictures, settings, log=log, metrics=metrics)
@@ -104,28 +118,40 @@ async def _serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    serving = asyncio.create_task(server.serve(sockets=[bound]))
-    opening = asyncio.create_task(_start(engine, pictures))
+    if parent is not None:
+        loop.add_reader(parent, stop.set)  # nothing is ever sent: it has ended
     stopped = asyncio.create_task(stop.wait())
+    opening = asyncio.create_task(_start(engine, pictures))
+    serving = asyncio.create_task(server.serve(sockets=[bound])) if early else None
     try:
-        await asyncio.wait((serving, opening, stopped), return_when=asyncio.FIRST_COMPLETED)
+        await _first(opening, stopped, serving)
         if opening.done():
             opening.result()
+            serving = serving or asyncio.create_task(server.serve(sockets=[bound]))
+            while not server.started and not serving.done():
+                await asyncio.sleep(0.01)
             gc.collect()
             gc.freeze()
             ready()
-            await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
+            await _first(stopped, serving)
     finally:
-        server.should_exit = True
         opening.cancel()
         with contextlib.suppress(asyncio.CancelledError, SimpipeError):
             await opening
-        await serving
+        if serving is not None:
+            server.should_exit = True
+            await serving
         stopped.cancel()
+        if parent is not None:
+            loop.remove_reader(parent)
         await engine.close()
         if pictures is not None:
             await pictures.close()
-        log.flush()
+        log.close()
+
+
+async def _first(*tasks: asyncio.Task[Any] | None) -> None:
+    await asyncio.wait([task for task in tasks if task is not None], return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _start(engine: Engine, pictures: Pictures | None) -> None:
@@ -150,7 +176,3 @@ def _config(app: Any, settings: ServeConfig) -> uvicorn.Config:
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=int(settings.timeout_seconds + _GRACE),
     )
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

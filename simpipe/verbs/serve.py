@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from simpipe.config import Config, parse_config
 from simpipe.config.load import overridden
 from simpipe.config.serve import ServeConfig
@@ -33,8 +35,9 @@ def _serve(root: str, settings: ServeConfig, options: argparse.Namespace) -> int
     given = {name: value for name in ("host", "port", "workers") if (value := getattr(options, name)) is not None}
     try:
         settings = ServeConfig.model_validate({**settings.model_dump(), **given})
-    except ValueError as error:
-        raise ConfigError(f"--{' --'.join(given)}: {error}", "see docs/configuration.md, `serve`") from None
+    except ValidationError as error:
+        said = "; ".join(f"--{problem['loc'][0]} {problem['input']}: {problem['msg']}" for problem in error.errors())
+        raise ConfigError(said, "see docs/configuration.md, `serve`") from None
     from simpipe.serve import workers  # the web server's libraries
 
     workers.run(root, settings)

@@ -14,7 +14,7 @@ from simpipe.report.model import ReportData
 from simpipe.report.parts import EXTREMES, CalibrationPart, GroupsPart, ScoreHistogram
 from simpipe.visualization.reliability import reliability
 from simpipe.visualization.score_distribution import score_distribution
-from simpipe.visualization.threshold_curves import interval_of
+from simpipe.visualization.threshold_curves import CURVES, interval_of
 
 _TITLES = {
     "distance": "distance",
@@ -58,6 +58,14 @@ class PointTable:
 
 
 @dataclass(frozen=True)
+class BandTable:
+    """Intervals as text at some distances: (distance, one text a column)."""
+
+    columns: list[str]
+    rows: list[tuple[float, list[str]]]
+
+
+@dataclass(frozen=True)
 class ScoreRow:
     """A kind's queries, the median of their distances, and about how many lie within the cutpoint; to a bin's width."""
 
@@ -81,6 +89,8 @@ def sections(data: ReportData, optimal: Mapping[str, Any]) -> dict[str, Any]:
         "count_notes": notes(part, data.cutpoints),
         "score_plot": Markup(score_distribution(scores.low, scores.high, scores.counts, named, distance) if scores else ""),
         "score_rows": score_rows(scores, limit) if scores else [],
+        "score_bins": score_bins(scores) if scores else [],
+        "band_table": band_table(part.curves if part else {}),
         "probability": fit,
         "reliability_plot": Markup(
             reliability(*([getattr(each, name) for each in fit.bins] for name in ("mean", "share", "queries", "low", "high")))
@@ -178,6 +188,33 @@ def score_rows(scores: ScoreHistogram, limit: float | None) -> list[ScoreRow]:
         for kind, counts in scores.counts.items()
         if counts.sum()
     ]
+
+
+def score_bins(scores: ScoreHistogram) -> list[tuple[float, float, list[int]]]:
+    """(low, high, queries of each kind of `score_rows`) of the bins that have queries."""
+    kinds = [counts for counts in scores.counts.values() if counts.sum()]
+    some = np.flatnonzero(np.sum(kinds, axis=0)) if kinds else np.empty(0, np.int64)
+    return [(float(scores.low[i]), float(scores.high[i]), [int(counts[i]) for counts in kinds]) for i in some]
+
+
+def band_table(curves: Mapping[str, np.ndarray], rows: int = 24) -> BandTable:
+    """The intervals that are drawn as strips, and recall of all, at about `rows` distances that cover the curves evenly."""
+    n = len(curves.get("distance", ()))
+    banded = [key for key in CURVES if f"{key}_low" in curves and np.isfinite(curves[f"{key}_low"]).any()]
+    single = [key for key in ("recall_all",) if key in curves]
+    chosen = np.unique(np.linspace(0, n - 1, min(n, rows)).round().astype(int)) if n and banded else ()
+
+    def text(key: str, row: int) -> str:
+        if key in single:
+            return formats.number(float(curves[key][row]))
+        low, high = float(curves[f"{key}_low"][row]), float(curves[f"{key}_high"][row])
+        return formats.interval(low, high) if np.isfinite([low, high]).all() else formats.MISSING
+
+    keys = [*banded, *single]
+    return BandTable(
+        [title_of(key) for key in keys],
+        [(float(curves["distance"][row]), [text(key, row) for key in keys]) for row in chosen],
+    )
 
 
 def _quantile(scores: ScoreHistogram, counts: np.ndarray, share: float) -> float:

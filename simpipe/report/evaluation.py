@@ -53,7 +53,8 @@ def sections(data: ReportData) -> dict[str, Any]:
             partition_recall([row.partition for row in rows], [row.recall for row in rows], recall) if rows else ""
         ),
         "lowest_partitions": lowest(rows)[:LISTED_PARTITIONS],
-        "partition_rows": rows[:MAX_PARTITION_ROWS],
+        "more_partitions": len(rows) > len(lowest(rows)[:LISTED_PARTITIONS]),
+        "partition_rows": rows if len(rows) <= MAX_PARTITION_ROWS else lowest(rows)[:MAX_PARTITION_ROWS],
     }
 
 

@@ -64,7 +64,8 @@ def _environment() -> Environment:
     )
     environment.filters.update(number=formats.number, percent=formats.percent, words=formats.words, soft=formats.soft)
     environment.filters["wilson"] = lambda each: formats.interval(each.low, each.high)
-    environment.globals.update(picture=picture, is_small=is_small)
+    look = resources.files("simpipe.visualization").joinpath("components.css").read_text(encoding="utf-8")
+    environment.globals.update(picture=picture, is_small=is_small, components=Markup(look))
     return environment
 
 
@@ -94,6 +95,8 @@ def render(data: ReportData) -> str:
         "queries": data.queries[:MAX_QUERIES],
         "confusion_plot": _safe(confusion_svg(data.confusion_labels, data.confusion)),
         "worst_plot": _safe(confusion_svg(*worst) if len(data.confusion_labels) > MAX_CLASSES else ""),
+        "confusion_matrix": tables.confusion_table(data.confusion_labels, data.confusion),
+        "worst_matrix": tables.confusion_table(*worst),
         "worst_rows": min(evaluation.WORST_ROWS, len(worst_labels)),
         "wide_worst": len(worst[0]) > WIDE_CONFUSION,
         "wide_confusion": len(data.confusion_labels) > WIDE_CONFUSION,
@@ -103,11 +106,13 @@ def render(data: ReportData) -> str:
         "projection_plot": _safe(
             projection_scatter(projection.points, projection.labels, projection.held_out, projected) if projection else ""
         ),
+        "projection_rows": tables.projection_rows(projection, projected) if projection else [],
         "projected_classes": projected,
         "named_limit": MAX_NAMED,
         "class_plot": _safe(class_counts(data.class_counts, classes)),
         "classes": classes,
         "bars_limit": MAX_BARS,
+        "rank_rows": tables.rank_rows(data.class_counts, classes),
         "split_counts": tables.split_counts(data.class_counts, classes),
         "training_plot": _safe(training_curve(data.history)),
         "has_validation": any(name.startswith("val_") for name in data.history),

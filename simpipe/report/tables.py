@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simpipe.data.examples import sort_classes
-from simpipe.report.model import THRESHOLD_KEYS, ReportData
+from simpipe.report.model import THRESHOLD_KEYS, Projection, ReportData
 from simpipe.visualization.threshold_curves import thin
 
 LONGEST = 20  # rows of a ranked table
@@ -51,6 +51,25 @@ class SplitCounts:
     largest: int
     lowest: list[tuple[str, int]]
     highest: list[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class ConfusionTable:
+    """A confusion matrix: the names of its columns, and (true label, numbers of queries) a row."""
+
+    columns: list[str]
+    rows: list[tuple[str, list[int]]]
+
+
+@dataclass(frozen=True)
+class ProjectedClass:
+    """A class in the projection: its number of points and their median. held_out: whether training never saw it."""
+
+    label: str
+    points: int
+    x: float
+    y: float
+    held_out: bool
 
 
 def confused_pairs(labels: Sequence[str], confusion: np.ndarray, limit: int = LONGEST) -> list[ConfusedPair]:
@@ -98,6 +117,35 @@ def split_counts(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]
         highest = sorted(sizes, key=lambda pair: -pair[1])[:limit]
         found.append(SplitCounts(split, len(sizes), values[0], float(np.median(values)), values[-1], sizes[:limit], highest))
     return found
+
+
+def rank_rows(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str], points: int = 24) -> list[tuple[int, list[int]]]:
+    """(rank, examples of the class of this rank in each split), at about `points` ranks, the largest class first."""
+    ranks = np.unique(np.geomspace(1, len(classes), min(len(classes), points)).round().astype(int)) if classes else ()
+    sizes = [np.sort([by_class.get(name, 0) for name in classes])[::-1] for by_class in counts.values()]
+    return [(int(rank), [int(values[rank - 1]) for values in sizes]) for rank in ranks]
+
+
+def confusion_table(labels: Sequence[str], confusion: np.ndarray, others: np.ndarray | None = None) -> ConfusionTable:
+    """The cells of `confusion_svg`, whose arguments these are."""
+    ends = ["other class"] * (others is not None) + ["no match"]
+    counts = confusion if others is None else np.insert(confusion, len(labels), others, axis=1)
+    return ConfusionTable([*labels, *ends], list(zip(labels, counts.tolist(), strict=True)))
+
+
+def projection_rows(projection: Projection, classes: Sequence[str], limit: int = MAX_EPOCHS) -> list[ProjectedClass]:
+    """Where the points of each class lie, in the order of `classes`; of more than `limit` those with the most points."""
+    labels, held_out = np.asarray(projection.labels, object), np.asarray(projection.held_out, bool)
+    names, codes, sizes = np.unique(labels.astype(str), return_inverse=True, return_counts=True)
+    order = np.argsort(codes, kind="stable")
+    members = dict(zip(names.tolist(), np.split(order, np.cumsum(sizes)[:-1]), strict=True))
+    largest = set(sorted(members, key=lambda name: -len(members[name]))[:limit])
+    rows = [(name, members[name]) for name in classes if name in largest]
+    middles = [np.median(projection.points[among], axis=0).tolist() for _, among in rows]
+    return [
+        ProjectedClass(name, len(among), x, y, bool(held_out[among].all()))
+        for (name, among), (x, y) in zip(rows, middles, strict=True)
+    ]
 
 
 def threshold_rows(data: ReportData, points: int = 24) -> list[list[float]]:

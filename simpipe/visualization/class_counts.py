@@ -44,8 +44,7 @@ def _bars(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> Fi
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.tick_params(axis="y", length=0)
     panels[0].set_yticks(y, [style.shorten(name, 18) for name in classes])
-    panels[0].set_ylabel("class")
-    figure.supxlabel("examples (number)", fontsize=9, color=style.MUTED)
+    style.name_figure(figure, "examples (number)", "class (name)")
     return figure
 
 
@@ -65,8 +64,7 @@ def _curves(counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> 
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.set_xlabel("class, by rank within its split (largest first)")
-    axes.set_ylabel("examples (number)")
+    style.name_axes(axes, "class by size in its split (rank, largest first)", "examples (number)")
     style.grid_lines(axes)
     figure.legend(loc="outside lower center", ncols=min(len(counts), 4), handlelength=2.6)
     return figure

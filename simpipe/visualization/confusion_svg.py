@@ -60,8 +60,7 @@ def confusion_svg(labels: Sequence[str], counts: np.ndarray, others: np.ndarray 
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_xlabel("matched label (number of queries)")
-    axes.set_ylabel("true label")
+    style.name_axes(axes, "matched label (name; cells: number of queries)", "true label (name)")
     right = int(np.trace(counts[:, :n]))
     of = f"{n} classes" if others is None else f"{n} classes, of more"
     return figure, f"Confusion matrix of {of}: {right} of {int(counts.sum())} queries matched to their own label."

@@ -49,8 +49,7 @@ def partition_recall(
     axes.set_yticks(y, [str(number) for number, _ in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(low, 1 + 0.03 * (1 - low))
-    axes.set_xlabel("ANN recall of the partition's items (share of true neighbors found)")
-    axes.set_ylabel("partition (number)")
+    style.name_axes(axes, "ANN recall of the partition's items (share of true neighbors, 0 to 1)", "partition (number)")
     style.grid_lines(axes, "x")
     part = "" if len(shown) == len(known) else f" the {len(shown)} lowest of"
     return figure, f"ANN recall of{part} {len(known)} partitions; the lowest is partition {worst[0]} with {worst[1]:.4f}."

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from simpipe.visualization import style
 
@@ -45,12 +46,11 @@ def projection_scatter(
                 edgecolors="none" if marker == "o" else list(color[mask]), linewidths=0 if marker == "o" else 0.9,
                 alpha=0.65 if marker == "o" else 0.9, rasterized=raster,
             )  # fmt: skip
-    axes.set_xticks([])
-    axes.set_yticks([])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=4))
     for spine in axes.spines.values():
         spine.set(visible=True, color=style.GRID)
-    axes.set_xlabel("first projected coordinate (no unit)")
-    axes.set_ylabel("second projected coordinate (no unit)")
+    style.name_axes(axes, "first projected coordinate (no unit)", "second projected coordinate (no unit)")
     if len(classes) <= MAX_NAMED:
         _name_classes(axes, points, of_class, unseen, classes)
     if unseen.any():

@@ -42,14 +42,15 @@ def reliability(
     pad = 0.03 * (1 - start)
     axes.set_xlim(start - pad, 1 + pad)
     axes.set_ylim(start - pad, 1 + 1.5 * pad)
-    axes.set_ylabel("share right" + (" (0 to 1)" if not start else f" ({start:.1f} to 1)"))
+    span = f"({start:.2g} to 1)"
+    style.name_axes(axes, y=f"share right {span}")
     axes.legend(loc="upper left")
     style.grid_lines(axes)
     counts, edges = np.histogram(x, bins=_BARS, range=(start, 1.0), weights=n)
     bars.bar(edges[:-1], counts, width=0.9 * np.diff(edges), align="edge", color=style.BLUE, alpha=0.75)
     bars.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     bars.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    bars.set_ylabel("queries\n(number)")
-    bars.set_xlabel("stated probability" + (" (0 to 1)" if not start else f" ({start:.1f} to 1)") + ", mean of a bin")
+    style.name_axes(bars, y="queries\n(number)")
+    style.name_figure(figure, f"stated probability, mean of a bin {span}")
     style.grid_lines(bars)
     return figure, f"Reliability of the probability in {len(x)} bins with {int(n.sum()):,} queries, against the diagonal."

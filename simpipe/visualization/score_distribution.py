@@ -71,8 +71,8 @@ def score_distribution(
         said = f" Cutpoint {name} at {distance:.4g}."
     axes.set_ylim(0, top * 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if axes.get_ylim()[1] >= 0.05 else 1, symbol=" %"))
-    axes.set_xlabel(f"{distance_name} of the match" + (f" (last bin: up to {high[-1]:.4g})" if far is not None else ""))
-    axes.set_ylabel("share of the kind's queries a bin (%)")
+    last = "" if far is None else f"; last bin: up to {high[-1]:.4g}"
+    style.name_axes(axes, f"{distance_name} of the match (no unit{last})", "share of the kind's queries a bin (%)")
     style.grid_lines(axes)
     figure.legend(loc="outside lower center", ncols=3, handlelength=2.2, columnspacing=1.2, handletextpad=0.4)
     kinds = ", ".join(f"{int(values.sum()):,} {kind}" for kind, values in shown.items())

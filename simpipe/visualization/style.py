@@ -75,6 +75,21 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def name_axes(axes: Axes, x: str = "", y: str = "") -> None:
+    """Names with units in brackets, such as "examples (number)", which the SVG marks as `axis-x` and `axis-y`."""
+    for axis, text, mark in ((axes.xaxis, x, "axis-x"), (axes.yaxis, y, "axis-y")):
+        if text:
+            axis.set_label_text(text)
+            axis.label.set_gid(mark)
+
+
+def name_figure(figure: Figure, x: str = "", y: str = "") -> None:
+    """`name_axes` for axes that all panels share."""
+    for write, text, mark in ((figure.supxlabel, x, "axis-x"), (figure.supylabel, y, "axis-y")):
+        if text:
+            write(text, fontsize=9, color=MUTED).set_gid(mark)
+
+
 def grid_lines(axes: Axes, axis: str = "y") -> None:
     axes.grid(True, axis=axis)  # pyright: ignore[reportArgumentType]
     axes.set_axisbelow(True)
@@ -102,6 +117,12 @@ def drawing(name: str) -> Callable[[Callable[P, tuple[Figure, str] | None]], Cal
     return wrap
 
 
+def _mark(group: re.Match[str]) -> str:
+    """Ids would meet those of other drawings on a page: panels and names of axes become classes, the rest goes."""
+    name = "panel" if group[1].startswith("axes_") else group[1]
+    return f'<g class="{name}"' if name in ("panel", "axis-x", "axis-y") else "<g"
+
+
 def _svg(figure: Figure, words: str) -> str:
     buffer = io.StringIO()
     logger = logging.getLogger("matplotlib.font_manager")
@@ -113,5 +134,5 @@ def _svg(figure: Figure, words: str) -> str:
         logger.setLevel(level)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r'<g id="([^"]*)"', _mark, text)
     return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(words)}" ', 1).strip()

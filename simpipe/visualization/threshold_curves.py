@@ -90,8 +90,7 @@ def threshold_curves(
     axes.set_xlim(low - pad, high + pad)
     axes.set_ylim(-0.02, 1.03)
     _mark_cutpoints(axes, marked, spans)
-    axes.set_xlabel(f"{distance_name} threshold (matches lie at or below it)")
-    axes.set_ylabel("value (0 to 1)")
+    style.name_axes(axes, f"{distance_name} threshold (no unit; matches lie at or below it)", "value (share, 0 to 1)")
     style.grid_lines(axes)
     columns = 4 if len(axes.get_legend_handles_labels()[0]) < 5 else 3
     figure.legend(loc="outside lower center", ncols=columns, handlelength=2.2, columnspacing=1.0, handletextpad=0.4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from simpipe.visualization import style
 
 MAX_PANELS = 6
 _VALIDATION = "val_"
+_SHARES = ("accuracy", "precision", "recall")
 
 
 def panels(history: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Sequence[float]]]:
@@ -22,6 +24,13 @@ def panels(history: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Sequen
             kind = "validation" if name.startswith(_VALIDATION) else "training"
             grouped.setdefault(name.removeprefix(_VALIDATION), {})[kind] = values
     return dict(sorted(grouped.items(), key=lambda pair: (pair[0] != "loss", "loss" not in pair[0])))
+
+
+def _quantity(name: str) -> str:
+    """The y axis: the word that says what is measured, of the name that stands above the panel, and its unit."""
+    words = [word for word in re.split(r"[\W_]+", name) if word.isalpha()] or ["value"]
+    share = next((word for word in words if word in _SHARES), None)
+    return f"{share} (0 to 1)" if share else f"{style.shorten(words[-1], 14)} (no unit)"
 
 
 @style.drawing("training-curve")
@@ -36,7 +45,7 @@ def training_curve(history: Mapping[str, Sequence[float]]) -> tuple[Figure, str]
         return None
     columns = 1 if len(grouped) == 1 else 2
     rows = -(-len(grouped) // columns)
-    figure = style.new_figure(2.6 if columns == 1 else 0.3 + 1.8 * rows)
+    figure = style.new_figure(2.6 if columns == 1 else 0.3 + 1.95 * rows)
     epochs = max(len(values) for _, curves in grouped for values in curves.values())
     for position, (name, curves) in enumerate(grouped):
         axes = figure.add_subplot(rows, columns, position + 1)
@@ -53,8 +62,7 @@ def training_curve(history: Mapping[str, Sequence[float]]) -> tuple[Figure, str]
         axes.set_xlim(0.5, epochs + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10], min_n_ticks=3))
-        if position >= len(grouped) - columns:
-            axes.set_xlabel("epoch")
+        style.name_axes(axes, "epoch (number)", _quantity(name))
         if len(curves) > 1:
             axes.legend(fontsize=8.5)
         style.grid_lines(axes)

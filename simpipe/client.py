@@ -163,7 +163,11 @@ class Client:
         Raises:
           NotFoundError: one is not there.
         """
-        rows = [self._http.get(f"/v1/items/{quote(name, safe='')}", release=release) for name in ids]
+        rows: list[dict[str, Any]] = []
+        for name in ids:
+            found = self._http.get(f"/v1/items/{quote(name, safe='')}", release=release)
+            release = found.pop("release", release)  # all of them from one
+            rows.append(found)
         return pa.Table.from_pylist(rows)
 
     def sample(self, limit: int = 24, *, label: str | None = None, release: str | None = None) -> pa.Table:

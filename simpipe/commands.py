@@ -202,6 +202,12 @@ def _doctor(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
 
 
 def _query(root: str, config: Config | None, options: argparse.Namespace, beam_args: Sequence[str]) -> int:
+    if options.server is not None:
+        from simpipe import client_commands
+
+        if beam_args:
+            raise _no_job(f"`{options.verb}` with --server")
+        return client_commands.query(options)
     if options.queries is not None:
         from pipelines import lookup
 
@@ -210,10 +216,6 @@ def _query(root: str, config: Config | None, options: argparse.Namespace, beam_a
         raise ConfigError("--out goes with --queries", "add --queries FILE.parquet, or leave out --out")
     if beam_args:
         raise _no_job(f"`{options.verb}` without --queries")
-    if options.server is not None:
-        from simpipe import client_commands
-
-        return client_commands.query(options)
     from simpipe.index.searcher import open_release
     from simpipe.queries import answer, load_queries
 

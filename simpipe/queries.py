@@ -110,17 +110,27 @@ def _bytes_of(path: str) -> bytes:
 
 
 def _by_file(searcher: Searcher, path: str) -> Queries:
+    vectors = read_vectors(path)
+    try:
+        checked = searcher.check_queries(vectors)
+    except SimpipeError as error:
+        raise type(error)(f"{path}: {error.message}", error.cure) from None
+    return Queries([f"row {i}" for i in range(len(checked))], checked, [None] * len(checked))
+
+
+def read_vectors(path: str) -> np.ndarray:
+    """The array of an `.npy` file, as it is.
+
+    Raises:
+      QueryError: there is none, or several.
+    """
     try:
         vectors = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise QueryError(f"{path}: NumPy cannot read it ({error})", "save float32[n, dim] with numpy.save") from None
     if not isinstance(vectors, np.ndarray):
         raise QueryError(f"{path}: holds several arrays", "save one array with numpy.save")
-    try:
-        checked = searcher.check_queries(vectors)
-    except SimpipeError as error:
-        raise type(error)(f"{path}: {error.message}", error.cure) from None
-    return Queries([f"row {i}" for i in range(len(checked))], checked, [None] * len(checked))
+    return vectors
 
 
 def answer(

@@ -1,0 +1,79 @@
+"""`simpipe lookup` and `match` with `--server`: the same tables and the same JSON, from a server."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from simpipe.errors import ConfigError
+
+_OF_NEIGHBORS = ("probability", "within")  # what a server adds to neighbors, and a searcher does not
+_LOCAL = {
+    "root": "--root",
+    "encoder": "--encoder",
+    "queries": "--queries",
+    "out": "--out",
+    "overrides": "--set",
+    "runner": "--runner",
+    "run_id": "--run-id",
+}
+
+
+def query(options: argparse.Namespace) -> int:
+    """Asks the server at `options.server`, prints its answer; returns the exit code.
+
+    Raises:
+      ConfigError: an option that says how a release is opened here. SimpipeError: see `Client.lookup`.
+    """
+    check_options(options)
+    from simpipe.client import Client
+    from simpipe.queries import read_vectors
+
+    vectors = None if options.vectors is None else read_vectors(options.vectors)
+    with Client(options.server) as client:
+        answers = client.answers(options.verb, _asked(options), vectors=vectors, ids=options.ids, images=options.images)
+    results = [record for answer in answers for record in answer["results"]]
+    for neighbor in (neighbor for record in results for neighbor in record["neighbors"]):
+        for name in _OF_NEIGHBORS:
+            neighbor.pop(name, None)
+    about = {"release": answers[0]["release"], "distance": answers[0]["distance"]}
+    how = [answer["filter"] for answer in answers if answer.get("filter") is not None]
+    if options.json:
+        said = {} if not how else {"filter": how[0] if len(how) == 1 else how}
+        print(json.dumps({**about, "results": results, **said}, indent=2, ensure_ascii=False))
+        return 0
+    from simpipe.tables import print_answers
+
+    print_answers(results, about["release"], about["distance"], getattr(options, "cutpoint", None))
+    return 0
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Refuses what does not go with a server.
+
+    Raises:
+      ConfigError: names the option.
+    """
+    given = [text for name, text in _LOCAL.items() if getattr(options, name, None)]
+    if given:
+        raise ConfigError(f"{given[0]}: does not go with --server", f"leave out {given[0]}, or --server")
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """The options as the server names them."""
+    names = ("target_recall", "exact", "where", "cutpoint", "matcher", "group", "by_label")
+    given = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    return {**given, "k": options.k, "filter": _filter(options.filter), "metadata": True, "release": options.release}
+
+
+def _filter(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--filter: no JSON ({error})", """give an object such as '{"country": "de"}'""") from None
+    if not isinstance(found, dict):
+        raise ConfigError("--filter: no JSON object", """give one such as '{"country": "de"}'""")
+    return found

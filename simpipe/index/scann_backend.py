@@ -85,6 +85,15 @@ def _library() -> Any:
                 del sys.modules["tensorflow"]
 
 
+def preload() -> None:
+    """Imports ScaNN, for processes that are forked from this one.
+
+    Raises:
+      ImportError: it is not installed.
+    """
+    _library()
+
+
 @dataclass(frozen=True)
 class Derived:
     """What a partition's index is built with.

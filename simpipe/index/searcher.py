@@ -63,9 +63,7 @@ def open_release(
         manifest = Manifest.load(folder)  # with the lease: what is still here now stays
     searcher = Searcher(folder, manifest, cache_bytes=cache_bytes, lease=lease)
     if verify:
-        for entry in manifest.files:
-            searcher.file(entry.path)
-        releases.check_counts(manifest)
+        searcher.verify()
     return searcher
 
 
@@ -109,7 +107,10 @@ class Searcher(BaseSearcher):
             under.setdefault("/".join(entry.path.split("/")[:2]), []).append(entry)
         self._files = [under.get(partition_folder(number), []) for number in range(len(manifest.partitions))]
         limit = default_bytes() if cache_bytes is None else cache_bytes
-        self._partitions = PartitionCache(self._load, lambda number: sum(entry.size for entry in self._files[number]), limit)
+        self._partitions = PartitionCache(self._load, self._bytes_of, limit)
+
+    def _bytes_of(self, number: int) -> int:
+        return sum(entry.size for entry in self._files[number])
 
     def close(self) -> None:
         """Lets `prune` remove the release. Partitions that are loaded go on answering."""
@@ -180,6 +181,28 @@ class Searcher(BaseSearcher):
             if path not in self._verified:
                 self._verified[path] = self._fetch(self.folder, self.manifest.file(path))
             return self._verified[path]
+
+    def verify(self) -> None:
+        """Checks all files now.
+
+        Raises:
+          ReleaseError: one is missing or was altered.
+        """
+        for entry in self.manifest.files:
+            self.file(entry.path)
+        releases.check_counts(self.manifest)
+
+    def load(self) -> None:
+        """Loads partitions now, in order, as many as `cache_bytes` holds; one in any case."""
+        for number, held in enumerate(np.cumsum([self._bytes_of(number) for number in range(len(self._files))])):
+            if number and held > self._partitions.limit:
+                break
+            self.partition(number)
+
+    @property
+    def cached_bytes(self) -> int:
+        """Of the files of the partitions that are loaded."""
+        return self._partitions.bytes
 
     def partition(self, number: int) -> Partition:
         """A partition, verified and loaded; kept within `cache_bytes`."""

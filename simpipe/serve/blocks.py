@@ -1,0 +1,164 @@
+"""A block of queries to records of their neighbors and matches, as `simpipe.queries.answer` gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from simpipe.errors import QueryError
+from simpipe.index.searcher import Searcher
+from simpipe.serve.jobs import Job
+from simpipe.types import Matches, Neighbors
+
+
+@dataclass(frozen=True)
+class Block:
+    """Queries that are searched together: vectors float32[n, dim] with names, or (without vectors) ids of items."""
+
+    names: list[str]
+    vectors: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Records:
+    """A record a query; how a filter was answered; partitions asked a query, mean."""
+
+    results: list[dict[str, Any]]
+    filter: Mapping[str, Any] | None = None
+    probes: float | None = None
+
+
+def search_block(searcher: Searcher, block: Block, job: Job) -> Records:
+    """Records of a block.
+
+    Args:
+      job: whose verb, k and options all of the block share.
+
+    Raises:
+      SimpipeError: what the library says of queries or options.
+    """
+    options = job.options
+    how = {name: options[name] for name in ("target_recall", "exact", "where") if options.get(name) is not None}
+    if options.get("filter") is not None:
+        return _filtered(searcher, block, job, how)
+    if job.verb == "match":
+        return _matched(searcher, block, job, how)
+    limit = _limit(searcher, options)
+    if block.vectors is None:
+        labels = searcher.items_of(block.names, ["label"]).column("label").to_pylist()
+        found = searcher.lookup_items(block.names, job.k, **how)
+    else:
+        labels = [None] * len(block.names)
+        found = searcher.lookup(block.vectors, job.k, **how)
+    return Records(_records(searcher, block.names, labels, found, options, limit))
+
+
+def _filtered(searcher: Searcher, block: Block, job: Job, how: dict[str, Any]) -> Records:
+    raise QueryError("this server answers no filters yet", "leave out the filter")
+
+
+def _limit(searcher: Searcher, options: Mapping[str, Any]) -> tuple[np.float32, Any] | None:
+    """The cutpoint that a lookup names: its distance, and the probability of distances."""
+    if options.get("cutpoint") is None:
+        return None
+    rule = searcher.rules.rule(options.get("matcher"))
+    return rule.limit(options["cutpoint"]), rule.probability
+
+
+def _matched(searcher: Searcher, block: Block, job: Job, how: dict[str, Any]) -> Records:
+    options = job.options
+    cutpoint, matcher, group = options.get("cutpoint") or "optimal", options.get("matcher"), options.get("group")
+    rule = searcher.rules.rule(matcher)
+    rule.limit(cutpoint)  # before anything is searched
+    labels: list[str | None] = [None] * len(block.names)
+    vectors, own = block.vectors, None
+    if vectors is None:
+        labels = searcher.items_of(block.names, ["label"]).column("label").to_pylist()
+        vectors, own = searcher.vectors_of(block.names), block.names
+    which: dict[str, Any] = {"matcher": matcher, "by_group": bool(options.get("by_label")), "groups": group}
+    matches = searcher.match(vectors, cutpoint, query_ids=own, **how, **which)
+    found = matches.neighbors
+    if job.k != found.ids.shape[1]:
+        # As a lookup of k finds them; matchers look as deep as in calibration.
+        found = searcher.lookup(vectors, job.k, query_ids=own, **how)
+    about: dict[str, Any] = {"matcher": rule.name}
+    if group is not None:
+        about |= {"group": group, "group_cutpoint": searcher.rules.has_own(group, cutpoint)}
+    results = _records(searcher, block.names, labels, found, options, None)
+    for record, match in zip(results, _match_records(matches, cutpoint, about), strict=True):
+        record["match"] = match
+    return Records(results)
+
+
+def _match_records(matches: Matches, cutpoint: str, about: dict[str, Any]) -> list[dict[str, Any]]:
+    assert matches.limits is not None
+    there = np.isfinite(matches.distances).tolist()
+    likely = [None] * len(there) if matches.probabilities is None else matches.probabilities.tolist()
+    lines = zip(matches.labels.tolist(), matches.distances.tolist(), there, matches.limits.tolist(), likely, strict=True)
+    return [
+        {
+            "label": label,
+            "distance": distance if found else None,
+            "cutpoint": cutpoint,
+            "cutpoint_distance": limit,
+            "probability": probability,
+            **about,
+        }
+        for label, distance, found, limit, probability in lines
+    ]
+
+
+def _records(
+    searcher: Searcher,
+    names: list[str],
+    labels: list[str | None],
+    found: Neighbors,
+    options: Mapping[str, Any],
+    limit: tuple[np.float32, Any] | None,
+) -> list[dict[str, Any]]:
+    valid = found.valid
+    ends = np.cumsum(valid.sum(axis=1)).tolist()
+    ranks = np.broadcast_to(np.arange(1, valid.shape[1] + 1), valid.shape)[valid].tolist()
+    flat_labels = found.labels[valid].tolist()
+    distances = found.distances[valid]
+    columns = zip(ranks, found.ids[valid].tolist(), flat_labels, distances.tolist(), strict=True)
+    flat = [{"rank": rank, "id": name, "label": label, "distance": distance} for rank, name, label, distance in columns]
+    if limit is not None:
+        within = (distances <= limit[0]).tolist()
+        likely = _probabilities(distances, flat_labels, limit[1])
+        for neighbor, inside, probability in zip(flat, within, likely, strict=True):
+            neighbor |= {"within": inside, "probability": probability}
+    for neighbor, more in zip(flat, _metadata(searcher, found, options.get("metadata")), strict=False):
+        neighbor |= more
+    first, results = 0, []
+    for name, label, stop in zip(names, labels, ends, strict=True):
+        results.append({"query": name, "label": label, "neighbors": flat[first:stop]})
+        first = stop
+    return results
+
+
+def _probabilities(distances: np.ndarray, labels: list[str | None], probability: Any) -> list[float | None]:
+    """Of each neighbor, that it is of the query's label; 0 without a label, None where none was fitted."""
+    if probability is None:
+        return [None] * len(labels)
+    return [0.0 if label is None else value for label, value in zip(labels, probability.of(distances).tolist(), strict=True)]
+
+
+def _metadata(searcher: Searcher, found: Neighbors, wanted: Any) -> list[dict[str, Any]]:
+    """Metadata of each neighbor; columns of bytes can't be shown."""
+    if not wanted:
+        return []
+    columns = None if wanted is True else list(wanted)
+    if columns is None and not searcher.manifest.metadata:
+        return []
+    table = searcher.metadata(found, columns)
+    return table.select(shown(table.schema)).to_pylist()
+
+
+def shown(schema: pa.Schema) -> list[str]:
+    """Columns that JSON can hold."""
+    return [field.name for field in schema if not (pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type))]

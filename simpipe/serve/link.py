@@ -1,0 +1,223 @@
+"""The server's side of a release's process: sends jobs, hands out answers, notices at once that the process has died."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from simpipe.errors import ReleaseError
+from simpipe.serve import release_process
+from simpipe.serve.errors import DeadlineError, NotReadyError
+from simpipe.serve.frames import Frames, job_frame
+from simpipe.serve.jobs import Job, Reply
+from simpipe.serve.opening import Opening
+from simpipe.serve.pictures_wire import raised
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["simpipe.serve.preload"])
+_GRACE = 5.0  # seconds for a process to end by itself
+_RUN, _REST = 0.004, 0.012  # seconds of work and of rest while others must not be disturbed
+
+
+class Link(asyncio.Protocol):
+    """One open release.
+
+    Args:
+      opening: of what. lost: called when the process has ended before `close`.
+
+    Attributes:
+      about: what a server says of the release; empty until it is open.
+      queries: that wait or are being answered. cache_bytes: of partitions that the process holds.
+      asked: when it was asked last, opened_at: since when it answers, by `time.monotonic`.
+      died: it ended before it said that it is open, or why not.
+    """
+
+    def __init__(self, opening: Opening, lost: Callable[[Link], None]) -> None:
+        self.opening = opening
+        self.about: dict[str, Any] = {}
+        self.queries = 0
+        self.cache_bytes = 0
+        self.asked = time.monotonic()
+        self.alive = True
+        self.died = False
+        self.opened_at = 0.0
+        self._lost = lost
+        self._frames = Frames()
+        self._number = 0
+        self._waiting: dict[int, tuple[asyncio.Future[Reply], int]] = {}
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._process: Any = None
+        self._transport: asyncio.Transport | None = None
+        self._closing = False
+
+    @property
+    def release(self) -> str:
+        return self.opening.release
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, where it was started."""
+        return None if self._process is None else self._process.pid
+
+    async def open(self, batch: int, *, disturbs: Callable[[], bool]) -> None:
+        """Starts the process; returns when the release answers.
+
+        Args:
+          batch: queries that are searched together.
+          disturbs: whether others answer now, so that opening has to go slowly.
+
+        Raises:
+          SimpipeError: it cannot be opened.
+        """
+        try:
+            starting = asyncio.ensure_future(asyncio.to_thread(_start, self.opening, batch))
+            try:
+                self._process, ours = await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                self._process, ours = await starting
+                ours.close()
+                raise
+            await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
+            pacing = asyncio.create_task(self._pace(disturbs))
+            try:
+                await self._opened
+            finally:
+                pacing.cancel()
+                self._signal(signal.SIGCONT)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _pace(self, disturbs: Callable[[], bool]) -> None:
+        """Stops the process most of the time: what reads, hashes and loads in long pieces can be slowed down from outside only."""
+        while True:
+            await asyncio.sleep(_RUN)
+            if disturbs():
+                self._signal(signal.SIGSTOP)
+                try:
+                    await asyncio.sleep(_REST)
+                finally:
+                    self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if self.alive and self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    async def ask(self, job: Job, timeout: float) -> Reply:
+        """The answer to a job.
+
+        Raises:
+          DeadlineError: not in `timeout` seconds. NotReadyError: the process has died. SimpipeError: what the job is refused for.
+        """
+        if not self.alive or self._transport is None:
+            raise NotReadyError(f"the process of release {self.release} has ended", "ask again in a moment")
+        self._number += 1
+        number, loop = self._number, asyncio.get_running_loop()
+        answer: asyncio.Future[Reply] = loop.create_future()
+        self.asked = time.monotonic()
+        self._transport.write(job_frame(number, job, self.asked + timeout))
+        self._waiting[number] = answer, job.queries
+        self.queries += job.queries
+        self._idle.clear()
+        late = loop.call_later(timeout, _late, answer, timeout)
+        try:
+            return await answer
+        finally:
+            late.cancel()
+
+    async def close(self) -> None:
+        """Waits for what is being answered, and ends the process."""
+        self._closing = True
+        if self.alive:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), _GRACE)
+        if self._transport is not None:
+            self._transport.close()
+        if self._process is not None:
+            await asyncio.shield(asyncio.to_thread(_end, self._process))
+
+    # --- asyncio.Protocol ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for head, body in self._frames.feed(data):
+            self.cache_bytes = head.get("cache_bytes", self.cache_bytes)
+            if "number" in head:
+                self._answered(head, body)
+            elif self._opened.done():
+                continue
+            elif "error" in head:
+                self._opened.set_exception(raised(head["error"]))
+            elif "about" in head:
+                self.about = head["about"]
+                self.opened_at = time.monotonic()
+                self._opened.set_result(None)
+
+    def _answered(self, head: dict[str, Any], body: memoryview) -> None:
+        answer, queries = self._waiting.pop(head["number"])
+        self.queries -= queries
+        if not self._waiting:
+            self._idle.set()
+        if answer.done():  # nobody waits for it any more
+            return
+        if "error" not in head:
+            answer.set_result(Reply(self.release, bytes(body), head["batch"], head["probes"]))
+        elif head["error"]["kind"]:
+            answer.set_exception(raised(head["error"]))
+        else:
+            answer.set_exception(RuntimeError(head["error"]["message"]))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.alive = False
+        if not self._opened.done():
+            self.died = True
+            message = f"release {self.release}: the process that opened it died"
+            self._opened.set_exception(ReleaseError(message, "see the server's log; `simpipe fsck` looks at the release"))
+            self._opened.exception()  # looked at: nobody may be waiting
+        for answer, _ in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(NotReadyError(f"the process of release {self.release} died", "ask again in a moment"))
+        self._waiting.clear()
+        self.queries = 0
+        self._idle.set()
+        if not self._closing:
+            self._lost(self)
+
+
+def _late(answer: asyncio.Future[Reply], timeout: float) -> None:
+    if not answer.done():
+        answer.set_exception(DeadlineError(f"no answer in {timeout:g} s", "ask again, ask for less, or allow more time"))
+
+
+def _start(opening: Opening, batch: int) -> tuple[Any, socket.socket]:
+    """A process, and the server's end of the pipe to it."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = _CONTEXT.Process(target=release_process.main, args=(theirs, opening, batch), daemon=True)
+        process.start()
+    ours.setblocking(False)
+    atexit.register(process.kill)  # it does not heed the signal that multiprocessing sends at the end
+    return process, ours
+
+
+def _end(process: Any) -> None:
+    process.join(_GRACE)
+    if process.is_alive():
+        process.kill()
+        process.join(_GRACE)
+    atexit.unregister(process.kill)
+    process.close()

@@ -1,0 +1,25 @@
+"""What every process of a release needs: imported once by the process that they are forked from.
+
+No thread may run there: a fork copies none, and what it held would stay locked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+# Before NumPy is imported: OpenBLAS starts its threads with it. Searches share out their work by threads of their own.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy  # noqa: E402, F401
+import orjson  # noqa: E402, F401
+import pyarrow.parquet  # noqa: E402, F401
+
+import simpipe.serve.release_process  # noqa: E402, F401
+from simpipe.index.scann_backend import preload as _preload_scann  # noqa: E402
+
+with contextlib.suppress(ImportError):  # a release may have another backend
+    _preload_scann()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server ends its processes when it has answered

@@ -1,0 +1,161 @@
+"""The process of one open release: opens it, says so, and answers jobs until its pipe ends."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from simpipe.errors import SimpipeError
+from simpipe.serve.answers import Answer, answer
+from simpipe.serve.errors import DeadlineError
+from simpipe.serve.frames import Frames, frame, job_of
+from simpipe.serve.jobs import Job
+from simpipe.serve.opening import Opening, open_whole
+from simpipe.serve.pictures_wire import error_of
+
+_READ = 1 << 20
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+_YOUNG = 20_000  # objects until the collector looks: answers make many that live for milliseconds
+_TRIM_AFTER = 0.5  # seconds without a job until freed memory goes back
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    number: int
+    until: float
+    job: Job
+
+
+class _Inbox:
+    """Jobs that wait. One thread puts, one takes."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[_Waiting] = deque()
+        self._news = threading.Condition()
+        self._ended = False
+
+    def put(self, jobs: list[_Waiting]) -> None:
+        with self._news:
+            self._jobs.extend(jobs)
+            self._news.notify()
+
+    def end(self) -> None:
+        with self._news:
+            self._ended = True
+            self._news.notify()
+
+    def take(self, queries: int, timeout: float | None) -> list[_Waiting] | None:
+        """What waits, up to so many queries (one job in any case); empty after `timeout` seconds, None at the end."""
+        with self._news:
+            if not self._news.wait_for(lambda: self._jobs or self._ended, timeout):
+                return []
+            if not self._jobs:
+                return None
+            taken = [self._jobs.popleft()]
+            count = taken[0].job.queries
+            while self._jobs and count + self._jobs[0].job.queries <= queries:
+                taken.append(self._jobs.popleft())
+                count += taken[-1].job.queries
+            return taken
+
+
+def main(link: socket.socket, opening: Opening, batch: int) -> None:
+    """Entry point of the process.
+
+    Args:
+      link: to the server. opening: what is opened. batch: queries that are searched together, at most.
+    """
+    _settle()
+    try:
+        try:
+            searcher, about = open_whole(opening)
+        except SimpipeError as error:
+            link.sendall(frame({"error": error_of(error)}))
+            return
+        except Exception as error:
+            traceback.print_exc()
+            said = {"kind": "ReleaseError", "message": f"release {opening.release}: {type(error).__name__}: {error}", "cure": ""}
+            link.sendall(frame({"error": said}))
+            return
+        gc.collect()
+        gc.freeze()
+        link.sendall(frame({"about": about, "cache_bytes": searcher.cached_bytes}))
+        _serve(link, searcher, batch)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the server has gone
+    finally:
+        sys.stderr.flush()
+        os._exit(0)  # nobody waits for what is still being made
+
+
+def _settle() -> None:
+    """Ends with the server, and not by the signals that a terminal or a supervisor sends to all: it ends the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    gc.set_threshold(_YOUNG, 20, 100)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+
+
+def _serve(link: socket.socket, searcher: Any, batch: int) -> None:
+    inbox = _Inbox()
+    threading.Thread(target=_receive, args=(link, inbox), daemon=True).start()
+    told, dirty = searcher.cached_bytes, False
+    while (waiting := inbox.take(batch, _TRIM_AFTER if dirty else None)) is not None:
+        if not waiting:
+            _give_back()
+            dirty = False
+            continue
+        now = time.monotonic()
+        late = [each for each in waiting if each.until <= now]
+        waiting = [each for each in waiting if each.until > now]
+        sent = [_reply(each, Answer(None, DeadlineError("it waited too long", "ask again, or allow more time"))) for each in late]
+        for each, found in zip(waiting, answer(searcher, [each.job for each in waiting]), strict=True):
+            sent.append(_reply(each, found))
+        if searcher.cached_bytes != told:
+            told = searcher.cached_bytes
+            sent.append(frame({"cache_bytes": told}))
+        link.sendall(b"".join(sent))
+        dirty = True
+
+
+def _receive(link: socket.socket, inbox: _Inbox) -> None:
+    frames, space = Frames(), memoryview(bytearray(_READ))
+    with contextlib.suppress(OSError):
+        while count := link.recv_into(space):
+            found = frames.feed(space[:count])
+            if found:
+                inbox.put([_Waiting(head["number"], head["until"], job_of(head, body)) for head, body in found])
+    inbox.end()
+
+
+def _reply(waiting: _Waiting, found: Answer) -> bytes:
+    head: dict[str, Any] = {"number": waiting.number}
+    if found.body is not None:
+        return frame({**head, "batch": found.batch, "probes": found.probes}, found.body)
+    error = found.error
+    if isinstance(error, SimpipeError):
+        return frame({**head, "error": error_of(error)})
+    assert error is not None
+    traceback.print_exception(error)
+    return frame({**head, "error": {"kind": "", "message": f"{type(error).__name__}: {error}", "cure": ""}})
+
+
+def _give_back() -> None:
+    """Lets the system have the memory that large answers took."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -16,6 +16,7 @@ from simpipe.beam.changes import EmbedChanges, FindChanges
 from simpipe.beam.dataflow import build_hints
 from simpipe.beam.dedupe import RunBuckets
 from simpipe.beam.embed import EmbedItem, EmbedShards, ImportBlocks
+from simpipe.beam.export import ExportItems, ExportSpec
 from simpipe.beam.io import WriteSummary
 from simpipe.beam.query import ANSWERED_JSON, AnswerFiles, CountAnswers, QueryRelease
 from simpipe.beam.rebuild import FindChanges as RouteChanges
@@ -127,3 +128,8 @@ def rebuild(
 def unload(spec: UnloadSpec) -> Graph:
     """The items of a release to an embeddings data set."""
     return lambda pipeline: pipeline | "UnloadItems" >> UnloadItems(spec)
+
+
+def export(spec: ExportSpec) -> Graph:
+    """The items of a release to files of other software."""
+    return lambda pipeline: pipeline | "ExportItems" >> ExportItems(spec)

@@ -10,7 +10,7 @@ from simpipe.config.base import Model, Positive
 
 LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Option = Annotated[str, Field(pattern=r"^--[a-z][a-z0-9_]*(=.*)?$")]
-JobVerb = Literal["shard", "import", "embed", "build", "calibrate", "evaluate", "dedupe", "lookup", "match", "reindex"]
+JobVerb = Literal["shard", "import", "embed", "build", "calibrate", "evaluate", "dedupe", "lookup", "match", "reindex", "export"]
 
 
 class _Runner(Model):
@@ -94,6 +94,7 @@ _DEFAULT_WORKERS: dict[JobVerb, Workers] = {
     "lookup": _SEARCH,
     "match": _SEARCH,
     "reindex": _SEARCH,
+    "export": _SEARCH,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -11,6 +12,15 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import numpy as np
 import pytest
+
+
+def pytest_runtest_setup() -> None:
+    """Not before something has imported Beam: many a test does without."""
+    if "apache_beam.runners.common" in sys.modules:
+        import beam_memory
+
+        beam_memory.remember()
+
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"

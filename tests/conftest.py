@@ -15,8 +15,8 @@ import pytest
 
 
 def pytest_runtest_setup() -> None:
-    """Not before something has imported Beam: many a test does without."""
-    if "apache_beam.runners.common" in sys.modules:
+    """Only where something uses Beam: many a test does without."""
+    if {"pipelines", "apache_beam.runners.common"} & set(sys.modules):
         import beam_memory
 
         beam_memory.remember()

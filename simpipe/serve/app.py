@@ -14,7 +14,7 @@ from simpipe.config.serve import ServeConfig
 from simpipe.serve import answer_models as answers
 from simpipe.serve.access_log import AccessLog
 from simpipe.serve.answering import Answer, Answering
-from simpipe.serve.front import SEEN, Front
+from simpipe.serve.front import SEEN, Front, Raised
 from simpipe.serve.jobs import Engine, Pictures, Verb
 from simpipe.serve.metrics import CONTENT_TYPE, Metrics, Seen
 from simpipe.serve.openapi import describe
@@ -35,8 +35,8 @@ def make_app(
     *,
     log: AccessLog | None = None,
     metrics: Metrics | None = None,
-) -> FastAPI:
-    """The application over an engine, whose start and end are the caller's.
+) -> Front:
+    """The ASGI application over an engine, whose start and end are the caller's; FastAPI's is its `app`.
 
     Args:
       engine: that answers. pictures: None: images and pictures are refused.
@@ -46,7 +46,7 @@ def make_app(
     answering = Answering(engine, pictures, settings)
     metrics = Metrics() if metrics is None else metrics
     hot = {f"/v1/{verb}": answering.query(verb) for verb in _VERBS}
-    app.add_middleware(Front, hot=hot, log=AccessLog(settings.access_log) if log is None else log, metrics=metrics)
+    app.add_middleware(Raised)
     _add_queries(app, answering)
     _add_reading(app, answering)
     _add_state(app, engine, metrics)
@@ -56,7 +56,8 @@ def make_app(
     app.add_exception_handler(405, _http)
     app.add_exception_handler(RequestValidationError, _schema)
     describe(app, settings)
-    return app
+    # Around all of FastAPI, so that what is asked most does not go through it.
+    return Front(app, hot=hot, log=AccessLog(settings.access_log) if log is None else log, metrics=metrics)
 
 
 def _add_queries(app: FastAPI, answering: Answering) -> None:

@@ -19,7 +19,7 @@ Scope = dict[str, Any]
 Send = Callable[[Any], Awaitable[None]]
 Hot = Callable[[Scope, Any, Seen], Awaitable[bytes]]
 
-SEEN, REQUEST_ID = "simpipe.seen", "simpipe.id"  # where a scope holds them
+SEEN, REQUEST_ID, RAISED = "simpipe.seen", "simpipe.id", "simpipe.raised"  # where a scope holds them
 GONE = 499  # status in the log of a request whose client went away
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _JSON = (b"content-type", b"application/json")
@@ -63,6 +63,8 @@ class Front:
             hot = self.hot.get(scope["path"]) if scope["method"] == "POST" else None
             if hot is None:
                 await self.app(scope, receive, answer)
+                if RAISED in scope:
+                    raise scope[RAISED]
             else:
                 body = await hot(scope, receive, seen)
                 await answer(_start(200, len(body)))
@@ -107,6 +109,19 @@ class Front:
         """An error that nobody expected, with where it arose, in the log whether or not requests are."""
         said = "".join(traceback.format_exception(error))
         self.log.write({"id": own, "error": "internal", "traceback": said})
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An ASGI middleware that hands errors to `Front`, before the framework answers them in its own way."""
+
+    app: Any
+
+    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except Exception as error:  # whatever it is, `Front` answers
+            scope[RAISED] = error
 
 
 def _start(status: int, length: int, headers: Mapping[str, str] | None = None) -> dict[str, Any]:

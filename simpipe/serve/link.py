@@ -150,7 +150,7 @@ class Link(asyncio.Protocol):
     # --- asyncio.Protocol ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        assert not isinstance(transport, asyncio.DatagramTransport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:

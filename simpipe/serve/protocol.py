@@ -8,6 +8,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from simpipe.serve.refusals import RefusedError, body_of
+from simpipe.serve.whole_writes import WholeWrites
 
 _MOST_HEAD = 64 << 10  # bytes of a request line and its headers
 _REASONS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
@@ -30,7 +31,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stuck = 0.0  # since when they wait
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(WholeWrites(transport, self.loop))  # type: ignore[arg-type]  # a transport by duck type
         self._due = self.loop.time() + self.read_seconds
         if len(self.connections) > self.most_connections:
             self._refuse(503, "too_many_connections", f"more than {self.most_connections} connections", "ask again in a moment")

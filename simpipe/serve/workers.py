@@ -45,14 +45,9 @@ def run(root: str, settings: ServeConfig) -> None:
 
 def make_engine(root: str, settings: ServeConfig) -> tuple[Engine, Pictures | None]:
     """What answers, not started."""
-    try:
-        from simpipe.serve.engine import ProcessEngine
+    from simpipe.serve.engine import ProcessEngine
 
-        engine: Engine = ProcessEngine(root, settings)
-    except ModuleNotFoundError:
-        from simpipe.serve.stand_in import InProcessEngine
-
-        engine = InProcessEngine(root)
+    engine = ProcessEngine(root, settings)
     if not settings.pictures:
         return engine, None
     from simpipe.serve.pictures import ProcessPictures

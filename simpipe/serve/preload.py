@@ -13,12 +13,12 @@ import signal
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy  # noqa: E402, F401
-import orjson  # noqa: E402, F401
-import pyarrow.parquet  # noqa: E402, F401
+import numpy  # noqa: F401
+import orjson  # noqa: F401
+import pyarrow.parquet  # noqa: F401
 
-import simpipe.serve.release_process  # noqa: E402, F401
-from simpipe.index.scann_backend import preload as _preload_scann  # noqa: E402
+import simpipe.serve.release_process  # noqa: F401
+from simpipe.index.scann_backend import preload as _preload_scann
 
 with contextlib.suppress(ImportError):  # a release may have another backend
     _preload_scann()

@@ -1,5 +1,7 @@
 // Requests to the server that this page came from; nothing else is ever asked.
 
+import { firstCut, matcherOf } from "./model.js";
+
 /** What the server refused: a message, and what to do about it. */
 export class Refused extends Error {
   constructor({ message, cure, code = "", id = "", status = 0 }) {
@@ -59,6 +61,23 @@ export const map = (release, signal) => request(`v1/map${query({ release })}`, {
 
 export const picture = (id, release) => `v1/items/${encodeURIComponent(id)}/picture${query({ release })}`;
 
-/** The neighbors of one query, and its match where `verb` is match. */
-export const ask = (verb, body, signal) =>
-  request(`v1/${verb}`, { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" }, signal });
+const post = (path, body, signal) => request(path, { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" }, signal });
+
+/**
+ * The k nearest items of one query, without itself, each with the probability of its label where the release is calibrated.
+ * `voters` are those that the calibrated matcher looks at; `match` is the server's where several vote.
+ */
+export async function neighbors(about, query, k, signal) {
+  const { votes, depth } = matcherOf(about);
+  const body = { ...query, k: Math.max(k, depth) + (query.ids ? 1 : 0) }; // a look-up gives the item itself too
+  if (about.cutpoints.length) body.cutpoint = firstCut(about);
+  if (about.metadata.length) body.metadata = true;
+  const [answer, matched] = await Promise.all([post("v1/lookup", body, signal), votes ? post("v1/match", { ...query, k: 1, cutpoint: body.cutpoint }, signal) : null]);
+  for (const result of answer.results) {
+    const others = result.neighbors.filter((each) => !query.ids || each.id !== result.query).map((each, i) => ({ ...each, rank: i + 1 }));
+    result.neighbors = others.slice(0, k);
+    result.voters = others.slice(0, depth);
+  }
+  if (matched?.release === answer.release) answer.results[0].match = matched.results[0].match;
+  return answer;
+}

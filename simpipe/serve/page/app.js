@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { onPicture, pictureOf, showPicks } from "./ask.js";
-import { sideOf } from "./cards.js";
+import { legendOf, sideOf } from "./cards.js";
 import { differences } from "./compare.js";
 import { curvesOf } from "./curves.js";
 import { byId, make } from "./dom.js";
@@ -10,7 +10,7 @@ import * as filters from "./filter.js";
 import { mapOf } from "./map.js";
 import { cutOf, firstCut } from "./model.js";
 import { facts, neighborTable, releaseTables } from "./numbers.js";
-import { change, keep, kept, onBack, state } from "./state.js";
+import { change, inRange, keep, kept, onBack, state } from "./state.js";
 
 const CUTS = ["cut", "cut2"];
 const known = new Map(); // what `/v1/release` said, by the name that was asked for and by id
@@ -21,6 +21,8 @@ let map = null;
 let asking = new AbortController();
 let picking = new AbortController();
 
+const PASSING = new Set([0, 429, 503, 504]); // what another try may mend; 0: no answer at all
+
 // ---- errors ----
 function trouble(error) {
   if (error.name === "AbortError") return;
@@ -28,7 +30,7 @@ function trouble(error) {
   const cure = error.cure ?? (error instanceof filters.Unreadable ? "write column=value, or see how to write a filter" : "");
   const about = [error.status ? `status ${error.status}` : "", error.id ? `request ${error.id}` : ""].filter(Boolean).join(", ");
   byId("trouble").replaceChildren(
-    make("div", { class: "alert" }, make("p", {}, make("strong", {}, sentence(error.message)), cure ? ` To mend it: ${cure}.` : "", about ? make("span", { class: "id" }, about) : null), make("button", { type: "button", class: "button small", onclick: calm }, "Close")),
+    make("div", { class: "alert" }, make("p", {}, make("strong", {}, sentence(error.message)), cure ? ` To mend it: ${cure}.` : "", about ? make("span", { class: "id" }, about) : null), make("p", { class: "line" }, PASSING.has(error.status ?? -1) ? make("button", { type: "button", class: "button small", onclick: () => start() }, "Ask again") : null, make("button", { type: "button", class: "button small", onclick: calm }, "Close"))),
   );
   if (scrolledPast(byId("trouble"))) byId("trouble").scrollIntoView({ block: "nearest" });
 }
@@ -108,7 +110,7 @@ async function patiently(ask, left = 6) {
   try {
     return await ask();
   } catch (error) {
-    if (![429, 503, 504].includes(error.status) || !left) throw error;
+    if (!PASSING.has(error.status) || !left) throw error;
     await new Promise((done) => setTimeout(done, 2000));
     return patiently(ask, left - 1);
   }
@@ -144,21 +146,16 @@ function queryOf() {
 async function answerOf(name, query, filter, signal) {
   for (let left = 2; ; left--) {
     const about = await aboutOf(name);
-    const calibrated = about.cutpoints.length > 0;
-    const own = !calibrated && query.body.ids ? 1 : 0; // a look-up gives the item itself, a match does not
-    const body = { ...query.body, k: state.k + own };
-    if (calibrated) body.cutpoint = firstCut(about);
+    const body = { ...query.body };
     if (filter) body.filter = filter;
-    if (about.metadata.length) body.metadata = true;
     if (name) body.release = name;
-    const answer = await api.ask(calibrated ? "match" : "lookup", body, signal);
+    const answer = await api.neighbors(about, body, state.k, signal);
     if (answer.release !== about.release && left) {
       known.clear();
       listed = await api.releases();
       fillReleases();
       continue;
     }
-    if (own) for (const result of answer.results) result.neighbors = result.neighbors.filter((each) => each.id !== result.query).slice(0, state.k).map((each, i) => ({ ...each, rank: i + 1 }));
     return { about, answer };
   }
 }
@@ -212,7 +209,7 @@ function show(found, asked) {
     side.view = sideOf(side, { ask: (id) => askId(id, true), cut: (text) => cutTo(i, text) });
   });
   const said = two ? [make("p", { class: "note differs", id: "differs" })] : [];
-  byId("columns-of").replaceChildren(...said, ...sides.map((side) => side.view.element));
+  byId("columns-of").replaceChildren(...said, ...sides.map((side) => side.view.element), legendOf(sides));
   byId("columns-of").classList.toggle("two", two);
   showRelease(sides[0].about);
   showCurves(sides.map((side) => side.about));
@@ -269,7 +266,7 @@ const onSubmit = (form, act) => byId(form).addEventListener("submit", (event) =>
 });
 onSubmit("by-id", () => askId(byId("id").value.trim()));
 onSubmit("options", () => {
-  change({ k: Math.min(1000, Math.max(1, Math.round(Number(byId("k").value)) || 5)), filter: byId("filter").value.trim() });
+  change({ k: inRange(byId("k").value), filter: byId("filter").value.trim() });
   refresh();
 });
 onSubmit("pick-by", () => aboutOf(state.release).then(picks).catch(trouble));
@@ -290,9 +287,12 @@ addEventListener("resize", () => {
   }, 80);
 });
 
-try {
-  listed = (await api.releases()) ?? [];
-} catch (error) {
-  trouble(error);
+async function start() {
+  try {
+    listed = (await api.releases()) ?? [];
+  } catch (error) {
+    trouble(error);
+  }
+  await refresh();
 }
-await refresh();
+await start();

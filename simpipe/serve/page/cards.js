@@ -56,6 +56,16 @@ export function sideOf(side, on) {
   return { element, show };
 }
 
+/** How to read the cards of some sides. */
+export function legendOf(sides) {
+  const results = sides.map((side) => side.answer.results[0]);
+  const parts = [];
+  if (results.some((result) => result.label !== null && result.label !== undefined)) parts.push("✗ and a red border: another label than the query's.");
+  if (sides.some((side) => side.about.cutpoints.length)) parts.push("Grey and dashed: beyond the cutpoint.");
+  if (results.some((result) => result.neighbors.some((each) => Number.isFinite(each.probability)))) parts.push("Probability: how often a label at this distance was right among the calibration's queries.");
+  return make("p", { class: "note sub legend-of" }, parts.join(" "));
+}
+
 const nearestWords = (result) => `${plural(result.neighbors.length, "neighbor")} of ${result.query}${result.neighbors.length ? `, nearest ${labelOf(result.neighbors[0].label)}` : ""}.`;
 
 function heading(about) {
@@ -96,8 +106,7 @@ function cardOf(neighbor, { about, answer, other }, on) {
     "li",
     { class: `card${wrong ? " wrong" : ""}`, "data-id": neighbor.id, "data-distance": neighbor.distance },
     make("button", { type: "button", class: "again", "aria-label": `Ask with ${neighbor.id}, label ${labelOf(neighbor.label)}`, title: "Ask with this item", onclick: () => on.ask(neighbor.id) }, what),
-    make("strong", {}, labelOf(neighbor.label)),
-    known ? make("span", { class: wrong ? "mark" : "mark good" }, wrong ? " ✗ other label" : " ✓") : null,
+    make("span", { class: "named-as" }, make("strong", {}, labelOf(neighbor.label)), known ? make("span", { class: wrong ? "mark" : "mark good" }, wrong ? " ✗ other" : " ✓") : null),
     make("span", { class: "line-of" }, `rank ${neighbor.rank} · ${short(neighbor.distance)}`),
     Number.isFinite(neighbor.probability) ? make("span", { class: "line-of" }, `probability ${likely(neighbor.probability)}`) : null,
     make("span", { class: "id" }, neighbor.id),

@@ -5,7 +5,7 @@ import { cutOf, distanceName, range } from "./model.js";
 
 const CURVES = [["precision", "precision", "1", ""], ["recall", "recall", "2", "7 3"], ["f1", "F1", "3", "2 3"]];
 const EDGE = { left: 62, right: 12, top: 10, bottom: 44 };
-const ROWS = 24; // of the table
+const ROWS = 12; // of the table
 
 /** @returns {element, show(text), resize()}; null where the release was not calibrated. */
 export function curvesOf(about, titled) {
@@ -17,7 +17,7 @@ export function curvesOf(about, titled) {
     { class: titled ? null : "pair" },
     titled ? make("h3", {}, about.release) : null,
     make("figure", {}, key(), holder, make("figcaption", {}, "Measured with the held-out queries of the calibration. The solid line is the cutpoint in use; dotted ones are named cutpoints.")),
-    make("details", {}, make("summary", {}, `Values at ${Math.min(ROWS, thresholds.distance.length)} of ${plural(thresholds.distance.length, "threshold")}`), numbers(about)),
+    make("details", { open: matchMedia("(min-width: 1001px)").matches }, make("summary", {}, `Values at ${Math.min(ROWS, thresholds.distance.length)} of ${plural(thresholds.distance.length, "threshold")}`), numbers(about)),
   );
   let now = null;
   let drawn = null;

@@ -41,15 +41,19 @@ export function measures(about, cut) {
 
 /** The label that the calibrated matcher gives: {label, distance, probability, matches}; null without any neighbor. */
 export function verdict(about, result, cut) {
-  const { neighbors, match } = result;
-  if (!neighbors.length || !cut) return null;
-  const [, matcher, k] = /^(.*?)(?:@(\d+))?$/.exec(match?.matcher ?? "match_nearest@1");
-  const voters = neighbors.slice(0, Number(k ?? 1));
-  const votes = matcher === "match_majority_vote";
+  const { voters, match } = result;
+  if (!voters.length || !cut) return null;
+  const { votes } = matcherOf(about);
   const label = votes ? majority(voters) : voters[0].label;
   const distance = match?.distance ?? (votes ? voters.reduce((sum, each) => sum + each.distance, 0) / voters.length : voters[0].distance);
   const probability = match?.probability ?? (votes ? null : voters[0].probability);
   return { label, distance, probability, matches: distance <= cut.distance && label !== null, votes: votes ? voters.length : 0 };
+}
+
+/** How the calibrated matcher reads neighbors: whether several vote, and how many. */
+export function matcherOf(about) {
+  const [name, depth] = (about.calibration?.matcher ?? "match_nearest@1").split("@");
+  return name === "match_majority_vote" ? { votes: true, depth: Number(depth) } : { votes: false, depth: 1 };
 }
 
 function majority(voters) {

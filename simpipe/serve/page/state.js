@@ -5,13 +5,16 @@ const EMPTY = { id: "", picture: 0, release: "", with: "", k: 5, filter: "", cut
 const pictures = new Map(); // number -> what was dropped; pictures stay on this page, not in the address
 let next = 1;
 
+/** Neighbors that can be shown. */
+export const inRange = (k) => Math.min(200, Math.max(1, Math.round(Number(k)) || EMPTY.k));
+
 export let state = read();
 
 function read() {
   const given = new URLSearchParams(location.search);
   const found = { ...EMPTY };
   for (const name of NAMES) if (given.has(name)) found[name] = given.get(name);
-  found.k = Math.min(1000, Math.max(1, Math.round(Number(found.k)) || EMPTY.k));
+  found.k = inRange(found.k);
   const number = Number(given.get("picture"));
   if (number && !found.id) found.picture = number;
   return found;

@@ -167,12 +167,13 @@ class Client:
         for name in ids:
             found = self._http.get(f"/v1/items/{quote(name, safe='')}", release=release)
             release = found.pop("release", release)  # all of them from one
-            rows.append(found)
+            rows.append(_flat(found))
         return pa.Table.from_pylist(rows)
 
     def sample(self, limit: int = 24, *, label: str | None = None, release: str | None = None) -> pa.Table:
         """Some items to try: those with the lowest hashes of their ids, of one label where it is given."""
-        return pa.Table.from_pylist(self._http.get("/v1/items", limit=limit, label=label, release=release)["items"])
+        found = self._http.get("/v1/items", limit=limit, label=label, release=release)["items"]
+        return pa.Table.from_pylist([_flat(item) for item in found])
 
     def picture(self, item: str, *, release: str | None = None) -> bytes:
         """The PNG file of an item.
@@ -272,3 +273,8 @@ def _encoded(image: Picture) -> str:
 
 def _asked(metadata: bool | Sequence[str]) -> bool | list[str]:
     return metadata if isinstance(metadata, bool) else list(metadata)
+
+
+def _flat(item: dict[str, Any]) -> dict[str, Any]:
+    """An item as a row: metadata as columns of their own."""
+    return {**{name: value for name, value in item.items() if name != "metadata"}, **(item.get("metadata") or {})}

@@ -27,7 +27,7 @@ from simpipe.pointer import read_pointer
 from simpipe.run_summary import GateResult, Problem, RunSummary, Step, StepState, state_of, time_text
 from simpipe.verdict import Verdict
 
-_OF_A_ROOT = ("publish", "reindex", "gate", "tag", "rollback", "prune", "fsck", "lookup", "match")  # they make none
+_OF_A_ROOT = ("publish", "reindex", "gate", "tag", "rollback", "prune", "fsck", "lookup", "match", "export")  # they make none
 _EVENTS = {"conflict": "busy", "gate_failed": "gate_failed", "failed": "run_failed"}
 _SEVERITIES = {"done": "INFO", "conflict": "WARNING", "gate_failed": "WARNING", "failed": "ERROR"}
 

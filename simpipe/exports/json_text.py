@@ -75,7 +75,9 @@ def comma_joined(parts: Sequence[Any], rows: int) -> Any:
     """Rows of several string arrays with commas between them, nulls left out: string[rows]."""
     if not parts:
         return pa.array([""] * rows, pa.string())
-    return pc.binary_join_element_wise(*parts, ",", null_handling="skip")
+    # Arrow (25) drops rows whose values are all null, whatever `null_handling` says: an empty first value keeps them.
+    start = pa.array([""] * rows, pa.string())
+    return pc.utf8_slice_codeunits(pc.binary_join_element_wise(start, *parts, ",", null_handling="skip"), 1)
 
 
 def _join(*parts: Any) -> Any:

@@ -179,7 +179,7 @@ class ProcessEngine:
 
     async def _opened(self, opening: Opening) -> Link:
         link = Link(opening, self._lost)
-        await link.open(self._settings.batch, disturbs=self._answers)
+        await link.open(self._settings.batch, slowly=self._live is not None, disturbs=self._answers)
         return link
 
     def _answers(self) -> bool:

@@ -24,7 +24,7 @@ from simpipe.serve.pictures_wire import raised
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["simpipe.serve.preload"])
 _GRACE = 5.0  # seconds for a process to end by itself
-_RUN, _REST = 0.004, 0.012  # seconds of work and of rest while others must not be disturbed
+_REST, _HURRY = 0.016, 0.001  # seconds until a process that stops itself goes on: beside others' answers, and without any
 
 
 class Link(asyncio.Protocol):
@@ -69,18 +69,18 @@ class Link(asyncio.Protocol):
         """Of the process, where it was started."""
         return None if self._process is None else self._process.pid
 
-    async def open(self, batch: int, *, disturbs: Callable[[], bool]) -> None:
+    async def open(self, batch: int, *, slowly: bool, disturbs: Callable[[], bool]) -> None:
         """Starts the process; returns when the release answers.
 
         Args:
           batch: queries that are searched together.
-          disturbs: whether others answer now, so that opening has to go slowly.
+          slowly: others may want to answer meanwhile. disturbs: whether they do at this moment.
 
         Raises:
           SimpipeError: it cannot be opened.
         """
         try:
-            starting = asyncio.ensure_future(asyncio.to_thread(_start, self.opening, batch))
+            starting = asyncio.ensure_future(asyncio.to_thread(_start, self.opening, batch, slowly))
             try:
                 self._process, ours = await asyncio.shield(starting)
             except asyncio.CancelledError:
@@ -88,26 +88,15 @@ class Link(asyncio.Protocol):
                 ours.close()
                 raise
             await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
-            pacing = asyncio.create_task(self._pace(disturbs))
-            try:
-                await self._opened
-            finally:
-                pacing.cancel()
-                self._signal(signal.SIGCONT)
+            while not self._opened.done():
+                await asyncio.wait([self._opened], timeout=_REST if disturbs() else _HURRY)
+                if slowly:
+                    self._signal(signal.SIGCONT)
+            self._opened.result()
         except BaseException:
+            self._signal(signal.SIGCONT)
             await self.close()
             raise
-
-    async def _pace(self, disturbs: Callable[[], bool]) -> None:
-        """Stops the process most of the time: what reads, hashes and loads in long pieces can be slowed down from outside only."""
-        while True:
-            await asyncio.sleep(_RUN)
-            if disturbs():
-                self._signal(signal.SIGSTOP)
-                try:
-                    await asyncio.sleep(_REST)
-                finally:
-                    self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
         if self.alive and self.pid is not None:
@@ -203,11 +192,11 @@ def _late(answer: asyncio.Future[Reply], timeout: float) -> None:
         answer.set_exception(DeadlineError(f"no answer in {timeout:g} s", "ask again, ask for less, or allow more time"))
 
 
-def _start(opening: Opening, batch: int) -> tuple[Any, socket.socket]:
+def _start(opening: Opening, batch: int, slowly: bool) -> tuple[Any, socket.socket]:
     """A process, and the server's end of the pipe to it."""
     ours, theirs = socket.socketpair()
     with theirs:
-        process = _CONTEXT.Process(target=release_process.main, args=(theirs, opening, batch), daemon=True)
+        process = _CONTEXT.Process(target=release_process.main, args=(theirs, opening, batch, slowly), daemon=True)
         process.start()
     ours.setblocking(False)
     atexit.register(process.kill)  # it does not heed the signal that multiprocessing sends at the end

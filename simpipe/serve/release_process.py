@@ -22,6 +22,7 @@ from simpipe.serve.errors import DeadlineError
 from simpipe.serve.frames import Frames, frame, job_of
 from simpipe.serve.jobs import Job
 from simpipe.serve.opening import Opening, open_whole
+from simpipe.serve.pacing import stopping_itself
 from simpipe.serve.pictures_wire import error_of
 
 _READ = 1 << 20
@@ -70,16 +71,18 @@ class _Inbox:
             return taken
 
 
-def main(link: socket.socket, opening: Opening, batch: int) -> None:
+def main(link: socket.socket, opening: Opening, batch: int, slowly: bool) -> None:
     """Entry point of the process.
 
     Args:
       link: to the server. opening: what is opened. batch: queries that are searched together, at most.
+      slowly: opening may not take much from others; the server has to let it go on, see `pacing`.
     """
     _settle()
     try:
         try:
-            searcher, about = open_whole(opening)
+            with stopping_itself() if slowly else contextlib.nullcontext():
+                searcher, about = open_whole(opening)
         except SimpipeError as error:
             link.sendall(frame({"error": error_of(error)}))
             return

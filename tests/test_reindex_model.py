@@ -1,6 +1,6 @@
 """Any sequence of changes, re-indexes, publishes, rollbacks, prunes and kills: lookups agree with a dictionary after each step.
 
-30 sequences; 300 where `SIMPIPE_NIGHTLY` is set (`make nightly`).
+12 sequences; 300 where `SIMPIPE_NIGHTLY` is set (`make nightly`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from simpipe.errors import DuplicateIdError, ReleaseError
 from simpipe.fsck import check_root
 from simpipe.prune import prune
 
-EXAMPLES = 300 if os.environ.get("SIMPIPE_NIGHTLY") else 30
+EXAMPLES = 300 if os.environ.get("SIMPIPE_NIGHTLY") else 12
 ids = st.lists(st.sampled_from(model.names()[0]), min_size=1, max_size=12, unique=True)
 seeds = st.integers(0, 2**32 - 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from importlib import resources
@@ -58,6 +59,7 @@ def _template(name: str) -> str:
     return resources.files("simpipe.report").joinpath(name).read_text(encoding="utf-8")
 
 
+@functools.cache  # compiling the templates takes longer than filling them
 def _environment() -> Environment:
     environment = Environment(
         loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

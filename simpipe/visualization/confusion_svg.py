@@ -67,10 +67,11 @@ def confusion_svg(labels: Sequence[str], counts: np.ndarray, others: np.ndarray 
 
 
 def _cell(axes: Axes, x: float, y: float, count: int, color: tuple[float, ...], size: float, side: float) -> None:
-    axes.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, facecolor=color, edgecolor=style.GRID, linewidth=0.6))
+    axes.add_artist(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, facecolor=color, edgecolor=style.GRID, linewidth=0.6))
     text = f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
     red, green, blue = color[:3]
     dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
     fit = min(size, 0.92 * side / (0.62 * len(text)))
     ink = style.FAINT if not count else "#ffffff" if dark else style.INK
-    axes.text(x, y, text if count else "·", ha="center", va="center", fontsize=fit, color=ink)
+    written = axes.text(x, y, text if count else "·", ha="center", va="center", fontsize=fit, color=ink)
+    written.set_in_layout(False)  # it lies inside, and there are hundreds

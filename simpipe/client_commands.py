@@ -33,10 +33,7 @@ def query(options: argparse.Namespace) -> int:
     vectors = None if options.vectors is None else read_vectors(options.vectors)
     with Client(options.server) as client:
         answers = client.answers(options.verb, _asked(options), vectors=vectors, ids=options.ids, images=options.images)
-    results = [record for answer in answers for record in answer["results"]]
-    for neighbor in (neighbor for record in results for neighbor in record["neighbors"]):
-        for name in _OF_NEIGHBORS:
-            neighbor.pop(name, None)
+    results = [_as_here(record) for answer in answers for record in answer["results"]]
     about = {"release": answers[0]["release"], "distance": answers[0]["distance"]}
     how = [answer["filter"] for answer in answers if answer.get("filter") is not None]
     if options.json:
@@ -47,6 +44,12 @@ def query(options: argparse.Namespace) -> int:
 
     print_answers(results, about["release"], about["distance"], getattr(options, "cutpoint", None))
     return 0
+
+
+def _as_here(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as a release that is opened here gives it: the same keys in the same order."""
+    neighbors = [{name: value for name, value in one.items() if name not in _OF_NEIGHBORS} for one in record["neighbors"]]
+    return {**{name: record[name] for name in ("query", "label", "match") if name in record}, "neighbors": neighbors}
 
 
 def check_options(options: argparse.Namespace) -> None:

@@ -47,7 +47,7 @@ class ProcessPictures:
         self._bytes = self._number = 0
         self._started = float("-inf")
         self._starting = asyncio.Lock()
-        self._closed = False
+        self._closed = self._awake = False  # awake: the process has answered something
         self._kept: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._kept_bytes = 0
         self._maps: OrderedDict[str, asyncio.Task[dict[str, Any]]] = OrderedDict()
@@ -148,8 +148,12 @@ class ProcessPictures:
                     await child.stdin.drain()
                 about, data = await answer
         except TimeoutError:
+            if not self._awake:
+                raise NotReadyError(
+                    "the process for pictures is still loading its libraries", "ask again in some seconds"
+                ) from None
             message = f"no answer within {timeout:g} s from the process for pictures"
-            raise DeadlineError(message, "ask again: it may have been starting; or allow more time") from None
+            raise DeadlineError(message, "send fewer or smaller pictures, or allow more time") from None
         finally:
             self._bytes -= len(body)
             self._waiting.pop(number, None)
@@ -172,7 +176,7 @@ class ProcessPictures:
             rest = self._started + _RESTART - time.monotonic()
             if rest > 0:
                 await asyncio.sleep(rest)
-            self._started = time.monotonic()
+            self._started, self._awake = time.monotonic(), False
             more = ["--warm"] if self._warm else []
             # Where this process found simpipe, the other one finds it too, whatever its folder.
             found = os.pathsep.join(path for path in sys.path if path)
@@ -193,6 +197,7 @@ class ProcessPictures:
                 head, body = wire.LENGTHS.unpack(await child.stdout.readexactly(wire.LENGTHS.size))
                 about = json.loads(await child.stdout.readexactly(head))
                 data = await child.stdout.readexactly(body)
+                self._awake = True
                 answer = self._waiting.get(about["number"])
                 if answer is not None and not answer.done():
                     answer.set_result((about, data))

@@ -2,7 +2,7 @@
 
 const OPERATORS = { ">=": "gte", "<=": "lte", ">": "gt", "<": "lt", "^=": "prefix", "=": "" };
 const PART = /^\s*(?:"((?:[^"\\]|\\.)*)"|([^=<>^,"|]+?))\s*(>=|<=|\^=|>|<|=)\s*/;
-const VALUE = /^\s*(?:"((?:[^"\\]|\\.)*)"|([^,|"]*?))\s*(?=[,|]|$)/;
+const VALUE = /^\s*(?:"((?:[^"\\]|\\.)*)"|([^,|"=<>]*?))\s*(?=[,|]|$)/;
 
 export class Unreadable extends Error {}
 
@@ -29,6 +29,7 @@ export function parse(text) {
       if (values.length) rest = rest.slice(1);
       const value = VALUE.exec(rest);
       if (!value) throw new Unreadable(`the value of “${column}” cannot be read at “${rest.trim().slice(0, 40)}”`);
+      if (value[1] === undefined && !value[2].trim()) throw new Unreadable(`“${column}” has no value; "" is the empty text`);
       values.push(value[1] === undefined ? typedValue(value[2]) : unquoted(value[1]));
       rest = rest.slice(value[0].length);
     } while (rest.startsWith("|"));

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import numpy as np
@@ -45,7 +46,12 @@ class FakeEngine:
         self.root = root
         self.searcher: Searcher = open_release(root)
         self.searcher.calibrated = {
-            **{"matcher": "match_nearest", "k": 1, "depth": 3, "matchers": {}, "by": None, "probability": None},
+            "matcher": "match_nearest",
+            "k": 1,
+            "depth": 3,
+            "matchers": {},
+            "by": None,
+            "probability": None,
             "cutpoints": {"optimal": {"name": "optimal", "distance": 0.4}},
         }
         self.fails: Exception | None = None
@@ -136,3 +142,20 @@ def call(app: Any, method: str, url: str, **request: Any) -> httpx.Response:
             return await client.request(method, url, **request)
 
     return asyncio.run(asked())
+
+
+def raw_get(app: Any, path: str) -> tuple[int, bytes]:
+    """Status and body of GET, by a path that no client puts in order before; decoded as a web server does."""
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http"}
+    scope |= {"path": unquote(path), "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": []}
+    scope |= {"client": ("127.0.0.1", 1), "server": ("test", 80)}
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])

@@ -147,13 +147,15 @@ def _add_state(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
 def _add_page(app: FastAPI) -> None:
     """The page's files by their paths; a request's path is compared, never opened."""
     for path, file in page_files().items():
-        app.add_api_route(path, _page(file), methods=["GET"], include_in_schema=False)
+        app.add_api_route(path, _page(path, file), methods=["GET"], include_in_schema=False)
 
 
-def _page(file: PageFile) -> Callable[[Request], Awaitable[Response]]:
+def _page(path: str, file: PageFile) -> Callable[[Request], Awaitable[Response]]:
     headers = {"etag": file.etag, "content-security-policy": POLICY, "referrer-policy": "no-referrer", **_KEPT}
 
     async def page(request: Request) -> Response:
+        if request.scope["path"] != path:  # a line feed after it, which the router lets through
+            raise HTTPException(404)
         _seen(request, "page")
         if file.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sized
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from simpipe.serve.refusals import RefusedError, body_of
@@ -12,6 +14,18 @@ from simpipe.serve.whole_writes import WholeWrites
 
 _MOST_HEAD = 64 << 10  # bytes of a request line and its headers
 _REASONS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
+
+
+class _OneByOne(FlowControl):
+    """Reads on only once all pipelined requests that were read are answered."""
+
+    def __init__(self, transport: Any, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -26,19 +40,21 @@ class LimitedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._due: float | None = None  # when the request that is being received must be whole
-        self._head = 0  # bytes of a head that is not whole; -1: it is
+        self._head = -1  # bytes of a head that is not whole, beside the piece in which it began; -1: there is none
+        self._began = False  # whether a head began in the piece that is being read
         self._unsent = 0  # bytes that waited for the client to take them, when last swept
         self._stuck = 0.0  # since when they wait
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(WholeWrites(transport, self.loop))  # type: ignore[arg-type]  # a transport by duck type
+        self.flow = _OneByOne(self.transport, self.pipeline)
         self._due = self.loop.time() + self.read_seconds
         if len(self.connections) > self.most_connections:
             self._refuse(503, "too_many_connections", f"more than {self.most_connections} connections", "ask again in a moment")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head = 0
+        self._head, self._began = 0, True
         if self._due is None:
             self._due = self.loop.time() + self.read_seconds
 
@@ -53,8 +69,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
+        self._began = False
         super().data_received(data)
-        if self._due is not None and self._head >= 0:
+        if self._due is not None and self._head >= 0 and not self._began:
             self._head += len(data)
             if self._head > _MOST_HEAD and not self.transport.is_closing():
                 self._refuse(431, "head_too_large", f"the head has more than {_MOST_HEAD} bytes", "send fewer headers")
@@ -90,7 +107,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._due = None if self._due is None else now + self.read_seconds
         elif self._due is not None and now > self._due:
             text = f"the request was not whole after {self.read_seconds:g} s"
-            if self._head == 0 and (self.cycle is None or self.cycle.response_complete):
+            if self._head < 0 and (self.cycle is None or self.cycle.response_complete):
                 self.transport.close()  # it has said nothing
             else:
                 self._refuse(408, "too_slow", text, "send it faster (serve.read_seconds)")

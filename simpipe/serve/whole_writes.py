@@ -26,7 +26,9 @@ class WholeWrites:
 
     def write(self, data: bytes) -> None:
         held = self._held
-        if held is not None:
+        if self.is_closing():  # uvloop would raise
+            self._held = None
+        elif held is not None:
             self._held = None
             self._transport.write(held + data)
         elif data.startswith(_HEAD):
@@ -37,7 +39,7 @@ class WholeWrites:
 
     def _flush(self) -> None:
         held, self._held = self._held, None
-        if held is not None:
+        if held is not None and not self.is_closing():
             self._transport.write(held)
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.child import say
 from benchmarks.releases import workplace
-from benchmarks.serve import K, TARGET, queries, ready_root
+from benchmarks.serve import TARGET, K, queries, ready_root
 from simpipe import files, releases
 from simpipe.config.serve import ServeConfig
 from simpipe.manifest import MANIFEST_JSON, ManifestFile

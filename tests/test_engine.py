@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 from release_maker import make_release
 
@@ -99,7 +98,8 @@ def test_answers_are_those_of_the_library(engine, run, expected):
     assert (reply.release, reply.body) == (FIRST, expected[FIRST])
     about = run(engine.about())
     assert (about["release"], about["items"], about["dim"], about["metadata"]) == (FIRST, 200, DIM, ["number"])
-    assert not about["pictures"] and about["cutpoints"] == []
+    assert not about["pictures"]
+    assert about["cutpoints"] == []
     assert engine.status().cache_bytes > 0
 
 
@@ -109,7 +109,8 @@ def test_releases_are_listed(engine, root, run):
     listed = {each["release"]: each for each in run(engine.releases())}
     assert sorted(listed) == NAMES
     assert [name for name, each in listed.items() if each["live"]] == [FIRST]
-    assert listed[SECOND]["tags"] == ["good"] and listed[SECOND]["items"] == 200
+    assert listed[SECOND]["tags"] == ["good"]
+    assert listed[SECOND]["items"] == 200
 
 
 def test_what_is_wrong_with_a_job_is_said(engine, run):
@@ -143,7 +144,8 @@ def test_swaps_while_it_is_asked(engine, root, run, expected):
     assert engine.status().swaps == before + 4
     assert all(right for _, right in seen)
     order = [name for at, (name, _) in enumerate(seen) if at == 0 or seen[at - 1][0] != name]
-    assert set(order) == {FIRST, SECOND, THIRD} and order[-1] == SECOND
+    assert set(order) == {FIRST, SECOND, THIRD}
+    assert order[-1] == SECOND
 
 
 def test_the_old_process_ends(engine, root, run):
@@ -181,6 +183,7 @@ def test_a_release_that_cannot_be_opened_leaves_the_old_one(engine, root, run, e
     name = BROKEN if how == "altered" else UNFINISHED if how == "unfinished" else "20250109T000000Z-aaaaaa"
     folder = root / "releases" / name
     pointer = read_pointer(root)
+    assert pointer is not None
     sha256 = files.sha256_file(folder / "manifest.json") if folder.exists() else "0" * 64
     if how == "altered":
         path = next((folder / "partitions").rglob("vectors.npy"))
@@ -198,9 +201,11 @@ def test_a_release_that_cannot_be_opened_leaves_the_old_one(engine, root, run, e
 
 def test_a_manifest_other_than_the_published_one_is_refused(engine, root, run):
     pointer = read_pointer(root)
+    assert pointer is not None
     move_pointer(root, THIRD, expected=pointer.release, manifest_sha256="0" * 64)
     run(until(lambda: engine.status().failed is not None))
-    assert "altered after it was published" in engine.status().failed and engine.status().release == FIRST
+    assert "altered after it was published" in engine.status().failed
+    assert engine.status().release == FIRST
 
 
 def test_an_open_release_is_leased(engine, root, run):
@@ -249,7 +254,8 @@ def test_other_releases_by_name(engine, root, run, expected):
         found = run(engine.ask(lookup(), release=name, timeout=30))
         assert found.release == (FIRST if name == "previous" else SECOND)
         assert found.body == expected[found.release]
-    assert set(engine.status().open) <= {FIRST, SECOND, THIRD} and SECOND in engine.status().open
+    assert set(engine.status().open) <= {FIRST, SECOND, THIRD}
+    assert SECOND in engine.status().open
     run(until(lambda: set(engine.status().open) == {THIRD, SECOND}))  # no more than one beside the live one
     tags.set_tag(root, "good", SECOND)
     assert run(engine.ask(lookup(), release="good", timeout=30)).release == SECOND

@@ -13,7 +13,7 @@ from simpipe.index.router import Router
 from simpipe.index.searcher import Searcher, open_release
 from simpipe.queries import Queries
 from simpipe.queries import answer as records
-from simpipe.serve.answers import answer
+from simpipe.serve.answers import Answer, answer
 from simpipe.serve.facts import thinned
 from simpipe.serve.jobs import Job
 
@@ -59,9 +59,14 @@ def of_ids(searcher: Searcher, ids: list[str]) -> Queries:
     return Queries(ids, searcher.vectors_of(ids), labels, own_ids=True, indexed=(True,) * len(ids))
 
 
-def results(found) -> list[dict]:
+def document(found: Answer) -> dict:
     assert found.error is None, found.error
-    return orjson.loads(found.body)["results"]
+    assert found.body is not None
+    return orjson.loads(found.body)
+
+
+def results(found: Answer) -> list[dict]:
+    return document(found)["results"]
 
 
 def without_metadata(expected: list[dict]) -> list[dict]:
@@ -87,7 +92,7 @@ def test_records_are_those_of_the_command_line(searcher, verb, options, k):
     for one, asked in zip(found, queries, strict=True):
         expected = records(searcher, asked, k=k, **how)
         assert results(one) == (expected if options.get("metadata") else without_metadata(expected))
-        head = orjson.loads(one.body)
+        head = document(one)
         assert (head["release"], head["distance"]) == (searcher.manifest.release, "euclidean")
 
 
@@ -154,7 +159,7 @@ def test_a_fault_of_ours_is_told_to_each(searcher, monkeypatch):
 
 def test_items(searcher):
     (found,) = answer(searcher, [Job("items", ids=["i8", "i7", "i8"])])
-    items = orjson.loads(found.body)["items"]
+    items = document(found)["items"]
     assert [(each["id"], each["label"], each["metadata"]) for each in items] == [
         ("i8", "l3", {"number": 8}),
         ("i7", None, {"number": 7}),
@@ -166,7 +171,7 @@ def test_items(searcher):
 def test_samples_are_in_order_of_the_hash(searcher, tmp_path):
     def sample(searcher: Searcher, **how) -> list[str]:
         (found,) = answer(searcher, [Job("sample", **how)])
-        return [each["id"] for each in orjson.loads(found.body)["items"]]
+        return [each["id"] for each in document(found)["items"]]
 
     everything = sample(searcher, k=1000)
     assert sorted(everything) == sorted(f"i{row}" for row in range(300))
@@ -182,7 +187,9 @@ def test_thinned_thresholds_keep_ends_and_cutpoints():
     distance = np.concatenate([np.sort(RANDOM.gamma(2.0, size=5000)), [np.inf, np.nan]])
     keep = [float(distance[17]), float(distance[4000]) + 1e-9]
     rows = thinned(distance, keep, most=512)
-    assert len(rows) <= 512 and {0, 17, 4000, 4999} <= set(rows.tolist())
-    assert (np.diff(distance[rows]) >= 0).all() and np.isfinite(distance[rows]).all()
+    assert len(rows) <= 512
+    assert {0, 17, 4000, 4999} <= set(rows.tolist())
+    assert (np.diff(distance[rows]) >= 0).all()
+    assert np.isfinite(distance[rows]).all()
     assert np.diff(rows).max() <= 5000 // 250 + 1
     assert thinned(distance[[3, 1, 2]], [], most=512).tolist() == [1, 2, 0]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from simpipe.errors import QueryError
 from simpipe.index.searcher import Searcher
 from simpipe.serve.jobs import Job
 from simpipe.types import Matches, Neighbors
@@ -42,23 +41,48 @@ def search_block(searcher: Searcher, block: Block, job: Job) -> Records:
       SimpipeError: what the library says of queries or options.
     """
     options = job.options
-    how = {name: options[name] for name in ("target_recall", "exact", "where") if options.get(name) is not None}
-    if options.get("filter") is not None:
-        return _filtered(searcher, block, job, how)
+    ask = _Ask(searcher, block, options)
     if job.verb == "match":
-        return _matched(searcher, block, job, how)
+        return _matched(ask, job.k)
     limit = _limit(searcher, options)
-    if block.vectors is None:
-        labels = searcher.items_of(block.names, ["label"]).column("label").to_pylist()
-        found = searcher.lookup_items(block.names, job.k, **how)
-    else:
-        labels = [None] * len(block.names)
-        found = searcher.lookup(block.vectors, job.k, **how)
-    return Records(_records(searcher, block.names, labels, found, options, limit))
+    found, about = ask.lookup(job.k, own_first=True)
+    return Records(_records(searcher, block.names, ask.labels, found, options, limit), about)
 
 
-def _filtered(searcher: Searcher, block: Block, job: Job, how: dict[str, Any]) -> Records:
-    raise QueryError("this server answers no filters yet", "leave out the filter")
+class _Ask:
+    """Searches for one block.
+
+    Attributes:
+      labels: of the queries that are items; None of others.
+    """
+
+    def __init__(self, searcher: Searcher, block: Block, options: Mapping[str, Any]) -> None:
+        self.searcher, self.names, self.options = searcher, block.names, options
+        self._how = {name: options[name] for name in ("target_recall", "exact", "where") if options.get(name) is not None}
+        self._own = block.names if block.vectors is None else None
+        self.labels: list[str | None] = [None] * len(block.names)
+        if block.vectors is None:
+            self.labels = searcher.items_of(block.names, ["label"]).column("label").to_pylist()
+        self._vectors = block.vectors
+
+    def lookup(self, k: int, *, own_first: bool = False) -> tuple[Neighbors, Mapping[str, Any] | None]:
+        """The k nearest of each query, and how a filter was answered. An item that asks is left out, or stands `own_first`."""
+        searcher, wanted, own = self.searcher, self.options.get("filter"), self._own
+        if wanted is None and own is not None and own_first:
+            return searcher.lookup_items(own, k, **self._how), None
+        if self._vectors is None:
+            self._vectors = searcher.vectors_of(self.names)
+        if wanted is None:
+            return searcher.lookup(self._vectors, k, query_ids=own, **self._how), None
+        own_first = own_first and own is not None
+        found = searcher.lookup_filtered(self._vectors, k, wanted, query_ids=own, own_first=own_first, **self._how)
+        return found.neighbors, found.about.to_json()
+
+    def matches(self, cutpoint: str, **which: Any) -> Matches:
+        """As `BaseSearcher.match`."""
+        depth = self.searcher.rules.depth
+        found, _ = self.lookup(depth + (self._own is None))
+        return self.searcher.match_found(found.first(depth), cutpoint, **which)
 
 
 def _limit(searcher: Searcher, options: Mapping[str, Any]) -> tuple[np.float32, Any] | None:
@@ -69,29 +93,20 @@ def _limit(searcher: Searcher, options: Mapping[str, Any]) -> tuple[np.float32, 
     return rule.limit(options["cutpoint"]), rule.probability
 
 
-def _matched(searcher: Searcher, block: Block, job: Job, how: dict[str, Any]) -> Records:
-    options = job.options
+def _matched(ask: _Ask, k: int) -> Records:
+    searcher, options = ask.searcher, ask.options
     cutpoint, matcher, group = options.get("cutpoint") or "optimal", options.get("matcher"), options.get("group")
     rule = searcher.rules.rule(matcher)
     rule.limit(cutpoint)  # before anything is searched
-    labels: list[str | None] = [None] * len(block.names)
-    vectors, own = block.vectors, None
-    if vectors is None:
-        labels = searcher.items_of(block.names, ["label"]).column("label").to_pylist()
-        vectors, own = searcher.vectors_of(block.names), block.names
-    which: dict[str, Any] = {"matcher": matcher, "by_group": bool(options.get("by_label")), "groups": group}
-    matches = searcher.match(vectors, cutpoint, query_ids=own, **how, **which)
-    found = matches.neighbors
-    if job.k != found.ids.shape[1]:
-        # As a lookup of k finds them; matchers look as deep as in calibration.
-        found = searcher.lookup(vectors, job.k, query_ids=own, **how)
+    matches = ask.matches(cutpoint, matcher=matcher, by_group=bool(options.get("by_label")), groups=group)
+    # As a lookup of k finds them; matchers look as deep as in calibration.
+    found, filtered = ask.lookup(k)
     about: dict[str, Any] = {"matcher": rule.name}
     if group is not None:
         about |= {"group": group, "group_cutpoint": searcher.rules.has_own(group, cutpoint)}
-    results = _records(searcher, block.names, labels, found, options, None)
-    for record, match in zip(results, _match_records(matches, cutpoint, about), strict=True):
-        record["match"] = match
-    return Records(results)
+    results = _records(searcher, ask.names, ask.labels, found, options, None)
+    lines = zip(results, _match_records(matches, cutpoint, about), strict=True)
+    return Records([{"query": None, "label": None, "match": match, **record} for record, match in lines], filtered)
 
 
 def _match_records(matches: Matches, cutpoint: str, about: dict[str, Any]) -> list[dict[str, Any]]:

@@ -245,7 +245,7 @@ class ProcessEngine:
                 if not self._closed:
                     await asyncio.sleep(seconds)
             finally:
-                await link.close()
+                await link.close(self._settings.timeout_seconds + _LINGER)
 
         task = self._retiring[link] = asyncio.create_task(end())
         task.add_done_callback(lambda _: self._retiring.pop(link, None))

@@ -125,12 +125,12 @@ class Link(asyncio.Protocol):
         finally:
             late.cancel()
 
-    async def close(self) -> None:
-        """Waits for what is being answered, and ends the process."""
+    async def close(self, wait: float = _GRACE) -> None:
+        """Waits at most so many seconds for what is being answered, and ends the process."""
         self._closing = True
         if self.alive:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), _GRACE)
+                await asyncio.wait_for(self._idle.wait(), wait)
         if self._transport is not None:
             self._transport.close()
         if self._process is not None:
@@ -140,7 +140,7 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert not isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.Transport by name
 
     def data_received(self, data: bytes) -> None:
         for head, body in self._frames.feed(data):

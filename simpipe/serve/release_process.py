@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simpipe.errors import SimpipeError
+from simpipe.index.searcher import Searcher
 from simpipe.serve.answers import Answer, answer
 from simpipe.serve.errors import DeadlineError
 from simpipe.serve.frames import Frames, frame, job_of
@@ -111,36 +112,63 @@ def _settle() -> None:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
 
 
-def _serve(link: socket.socket, searcher: Any, batch: int) -> None:
-    inbox = _Inbox()
-    threading.Thread(target=_receive, args=(link, inbox), daemon=True).start()
-    told, dirty = searcher.cached_bytes, False
-    while (waiting := inbox.take(batch, _TRIM_AFTER if dirty else None)) is not None:
-        if not waiting:
-            _give_back()
-            dirty = False
-            continue
+class _Lane:
+    """A thread that answers what waits for it.
+
+    Args:
+      link: to the server. lock: of who sends. searcher: that is asked. batch: queries that are searched together, at most.
+    """
+
+    def __init__(self, link: socket.socket, lock: threading.Lock, searcher: Searcher, batch: int) -> None:
+        self.inbox = _Inbox()
+        self._link, self._lock, self._searcher, self._batch = link, lock, searcher, batch
+        self._told = searcher.cached_bytes
+
+    def run(self) -> None:
+        """Answers until the pipe ends."""
+        dirty = False
+        while (waiting := self.inbox.take(self._batch, _TRIM_AFTER if dirty else None)) is not None:
+            if waiting:
+                self._answer(waiting)
+            else:
+                _give_back()
+            dirty = bool(waiting)
+
+    def _answer(self, waiting: list[_Waiting]) -> None:
         now = time.monotonic()
         late = [each for each in waiting if each.until <= now]
         waiting = [each for each in waiting if each.until > now]
         sent = [_reply(each, Answer(None, DeadlineError("it waited too long", "ask again, or allow more time"))) for each in late]
-        for each, found in zip(waiting, answer(searcher, [each.job for each in waiting]), strict=True):
+        for each, found in zip(waiting, answer(self._searcher, [each.job for each in waiting]), strict=True):
             sent.append(_reply(each, found))
-        if searcher.cached_bytes != told:
-            told = searcher.cached_bytes
-            sent.append(frame({"cache_bytes": told}))
-        link.sendall(b"".join(sent))
-        dirty = True
+        held = self._searcher.cached_bytes
+        if held != self._told:
+            self._told = held
+            sent.append(frame({"cache_bytes": held}))
+        with self._lock:
+            self._link.sendall(b"".join(sent))
 
 
-def _receive(link: socket.socket, inbox: _Inbox) -> None:
+def _serve(link: socket.socket, searcher: Searcher, batch: int) -> None:
+    """Two lanes: what reads whole columns or partitions does not keep quick jobs waiting."""
+    lock = threading.Lock()
+    quick, slow = _Lane(link, lock, searcher, batch), _Lane(link, lock, searcher, batch)
+    threading.Thread(target=_receive, args=(link, quick.inbox, slow.inbox), daemon=True).start()
+    threading.Thread(target=slow.run, daemon=True).start()
+    quick.run()
+
+
+def _receive(link: socket.socket, quick: _Inbox, slow: _Inbox) -> None:
     frames, space = Frames(), memoryview(bytearray(_READ))
     with contextlib.suppress(OSError):
         while count := link.recv_into(space):
-            found = frames.feed(space[:count])
-            if found:
-                inbox.put([_Waiting(head["number"], head["until"], job_of(head, body)) for head, body in found])
-    inbox.end()
+            found = [_Waiting(head["number"], head["until"], job_of(head, body)) for head, body in frames.feed(space[:count])]
+            waits = [bool(each.job.options.get("exact") or each.job.options.get("filter")) for each in found]
+            for inbox, wanted in ((quick, False), (slow, True)):
+                if jobs := [each for each, long in zip(found, waits, strict=True) if long is wanted]:
+                    inbox.put(jobs)
+    quick.end()
+    slow.end()
 
 
 def _reply(waiting: _Waiting, found: Answer) -> bytes:

@@ -209,6 +209,8 @@ def _query(root: str, config: Config | None, options: argparse.Namespace, beam_a
             raise _no_job(f"`{options.verb}` with --server")
         return client_commands.query(options)
     if options.queries is not None:
+        if options.filter is not None:
+            raise ConfigError("--filter does not go with --queries", "leave out --filter, or ask with --id, --image or --vectors")
         from pipelines import lookup
 
         return _recorded(root, config, options, lambda: lookup.run_options(root, options, beam_args, config=config))
@@ -216,9 +218,11 @@ def _query(root: str, config: Config | None, options: argparse.Namespace, beam_a
         raise ConfigError("--out goes with --queries", "add --queries FILE.parquet, or leave out --out")
     if beam_args:
         raise _no_job(f"`{options.verb}` without --queries")
+    from simpipe.index.filters import read_filter
     from simpipe.index.searcher import open_release
-    from simpipe.queries import answer, load_queries
+    from simpipe.queries import answers, load_queries
 
+    asked = None if options.filter is None else read_filter(options.filter)
     searcher = open_release(root, options.release)
     queries = load_queries(
         files.located(root), searcher, ids=options.ids, images=options.images, vectors=options.vectors, encoder=options.encoder
@@ -227,13 +231,15 @@ def _query(root: str, config: Config | None, options: argparse.Namespace, beam_a
     how = {name: getattr(options, name) for name in ("target_recall", "exact", "where") if options.verb == "lookup"}
     if options.verb == "match":
         how = {"matcher": options.matcher, "by_group": options.by_label, "group": options.group}
-    # TODO filter
-    results: list[dict[str, Any]] = answer(searcher, queries, k=options.k, cutpoint=cutpoint, **how)
+    given = answers(searcher, queries, k=options.k, cutpoint=cutpoint, filter=asked, **how)
+    found: dict[str, Any] = {} if given.filter is None else {"filter": given.filter.to_json()}
     if options.json:
-        about = {"release": searcher.manifest.release, "distance": searcher.manifest.distance, "results": results}
-        print(json.dumps(about, indent=2, ensure_ascii=False))
+        about = {"release": searcher.manifest.release, "distance": searcher.manifest.distance, "results": given.results}
+        print(json.dumps({**about, **found}, indent=2, ensure_ascii=False))
     else:
-        from simpipe.tables import print_answers
+        from simpipe.tables import print_answers, print_filter
 
-        print_answers(results, searcher.manifest.release, searcher.manifest.distance, cutpoint)
+        print_answers(given.results, searcher.manifest.release, searcher.manifest.distance, cutpoint)
+        if given.filter is not None:
+            print_filter(found["filter"])
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import pyarrow as pa
 from simpipe import files
 from simpipe.embeddings import EMBEDDINGS_JSON, EmbeddingsInfo, vectors_of
 from simpipe.errors import QueryError, SimpipeError
+from simpipe.index.filtered import FilterAbout
+from simpipe.index.filters import Filter
 from simpipe.index.searcher import Searcher
 from simpipe.picture_encoder import find_encoder, load_encoder, read_picture
 from simpipe.types import Neighbors
@@ -133,7 +135,26 @@ def read_vectors(path: str) -> np.ndarray:
     return vectors
 
 
-def answer(
+@dataclass(frozen=True)
+class Answers:
+    """A record a query, see `answer`; and how a filter was answered, where there was one."""
+
+    results: list[dict[str, Any]]
+    filter: FilterAbout | None = None
+
+
+def answer(searcher: Searcher, queries: Queries, **options: Any) -> list[dict[str, Any]]:
+    """One record a query: its neighbors with metadata, and the match where a cutpoint is named.
+
+    An indexed item that asks for itself is its own nearest neighbor in `lookup`; in `match` it is left out.
+
+    Args:
+      options: see `answers`.
+    """
+    return answers(searcher, queries, **options).results
+
+
+def answers(
     searcher: Searcher,
     queries: Queries,
     *,
@@ -142,21 +163,27 @@ def answer(
     target_recall: float | None = None,
     exact: bool = False,
     where: str | None = None,
+    filter: Mapping[str, Any] | Filter | None = None,
     matcher: str | None = None,
     by_group: bool = False,
     group: str | None = None,
-) -> list[dict[str, Any]]:
-    """One record a query: its neighbors with metadata, and the match where a cutpoint is named.
+) -> Answers:
+    """What `answer` gives, and how a filter was answered.
 
-    An indexed item that asks for itself is its own nearest neighbor in `lookup`; in `match` it is left out.
-    `target_recall`, `exact` and `where` are as in `BaseSearcher.lookup`; `matcher`, `by_group` and `group` (of all queries) as
-    in `BaseSearcher.match_found`.
+    `target_recall`, `exact`, `where` and `filter` are as in `BaseSearcher.lookup`; `matcher`, `by_group` and `group` (of all
+    queries) as in `BaseSearcher.match_found`.
     """
     if cutpoint is not None:
         searcher.rules.rule(matcher).limit(cutpoint)  # before anything is searched
     own = queries.names if queries.own_ids else None
     how: dict[str, Any] = {"target_recall": target_recall, "exact": exact, "where": where}
-    neighbors = searcher.lookup(queries.vectors, k, query_ids=own, **how)
+    filtered = None
+    if filter is None:
+        neighbors = searcher.lookup(queries.vectors, k, query_ids=own, **how)
+    else:
+        filtered = searcher.lookup_filtered(queries.vectors, k, filter, query_ids=own, **how)
+        neighbors = filtered.neighbors
+        how["filter"] = filter
     mine = np.flatnonzero(queries.indexed) if cutpoint is None else np.empty(0, np.int64)
     if len(mine):
         found = searcher.lookup_items([queries.names[row] for row in mine], k, **how)
@@ -193,7 +220,7 @@ def answer(
             for rank in np.flatnonzero(neighbors.valid[row])
         ]
         results.append(_plain(record))
-    return results
+    return Answers(results, None if filtered is None else filtered.about)
 
 
 def _replaced(values: np.ndarray, rows: np.ndarray, new: np.ndarray) -> np.ndarray:

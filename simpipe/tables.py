@@ -54,6 +54,15 @@ def print_answers(results: list[dict[str, Any]], release: str, distance: str, cu
             console.print(f"[bold]{escape(said)}[/bold]  ({escape(at)})\n", soft_wrap=True)
 
 
+def print_filter(about: Mapping[str, Any]) -> None:
+    """How a filter was answered, as `FilterAbout.to_json` says."""
+    said = f"filter: {about['how']}, {about['matching']:,} items fit, {about['partitions']} partitions asked"
+    said += f", {about['pruned']} pruned" if about["pruned"] else ""
+    if about["how"] == "over-fetch":
+        said += f", {about['rounds']} rounds, {about['scanned']} queries scanned"
+    console_of().print(escape(said + (": fewer than asked for" if about["short"] else "")), soft_wrap=True)
+
+
 def _about(match: Mapping[str, Any]) -> str:
     """What a match's line says after its cutpoint."""
     said = ""

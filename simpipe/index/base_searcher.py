@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from simpipe.errors import IncompatibleError, QueryError, ReleaseError
+from simpipe.index.attributes import Labels
+from simpipe.index.base_matcher import BaseMatcher
 from simpipe.index.distance import bad_rows, between, prepare
 from simpipe.index.fan_out import Answered, fan_out
-from simpipe.index.matching import Groups, MatchRules
+from simpipe.index.filtered import Filtered, FilteredSearch
+from simpipe.index.filters import Filter, parse_filter
 from simpipe.index.merge import TopK, without_self
 from simpipe.index.partitions import Partition
 from simpipe.index.router import Router
-from simpipe.index.rows import names_of, ties_of
+from simpipe.index.rows import names_of, place_of, ties_of
+from simpipe.index.selection import Selection, Selections
 from simpipe.index.setting import ALL, SearchSetting
-from simpipe.types import Matches, Neighbors
+from simpipe.types import Neighbors
 
 if TYPE_CHECKING:
     from simpipe.index.profile import Profile
 
 
-class BaseSearcher(ABC):
+class BaseSearcher(BaseMatcher):
     """Fan out to partitions, merge, match. Threads may share it.
 
     Attributes:
@@ -32,7 +37,6 @@ class BaseSearcher(ABC):
       dim, distance, encoder: of the indexed vectors; `encoder` is a fingerprint, or `none`.
       partition_rows: rows of each partition that answer, spilled copies among them.
       router: sends queries to partitions.
-      calibrated: a calibration made since, which takes the place of the stored one.
     """
 
     title: str
@@ -41,8 +45,6 @@ class BaseSearcher(ABC):
     encoder: str
     partition_rows: tuple[int, ...]
     router: Router
-    calibrated: dict[str, Any] | None = None
-    _rules: MatchRules | None = None
 
     @property
     def items(self) -> int:
@@ -60,39 +62,6 @@ class BaseSearcher(ABC):
         Raises:
           QueryError: an id is not there.
         """
-
-    @abstractmethod
-    def calibration(self) -> dict[str, Any]:
-        """What `cutpoints.json` holds.
-
-        Raises:
-          ReleaseError: not calibrated.
-        """
-
-    @property
-    def cutpoints(self) -> dict[str, dict[str, Any]]:
-        """Cutpoints by name, from calibration.
-
-        Raises:
-          ReleaseError: not calibrated.
-        """
-        return self.calibration()["cutpoints"]
-
-    def group_cutpoints(self) -> pa.Table | None:
-        """Cutpoints of groups: value, cutpoint, distance and metrics; None where calibration made none."""
-        return None
-
-    @property
-    def rules(self) -> MatchRules:
-        """How neighbors become matches.
-
-        Raises:
-          ReleaseError: not calibrated.
-        """
-        record = self.calibration()
-        if self._rules is None or self._rules.record is not record:
-            self._rules = MatchRules(record, self.title, self.group_cutpoints)
-        return self._rules
 
     def check_encoder(self, fingerprint: str) -> None:
         """Refuses queries of another encoder.
@@ -239,6 +208,7 @@ class BaseSearcher(ABC):
         setting: SearchSetting | None = None,
         exact: bool = False,
         where: str | Sequence[str | None] | None = None,
+        filter: Mapping[str, Any] | Filter | None = None,
     ) -> Neighbors:
         """The k nearest items of each query.
 
@@ -249,6 +219,7 @@ class BaseSearcher(ABC):
           target_recall, probes, setting: how to ask, see `setting_for`; none: the release's own default.
           exact: scan everything instead of using the ANN indexes.
           where: a value of the routing column (one for all queries, or one a query): only its partitions are asked.
+          filter: only items whose metadata fit, see `filters`; `lookup_filtered` also says how it was answered.
 
         Returns:
           Neighbors, nearest first, min(k, items) columns.
@@ -257,12 +228,83 @@ class BaseSearcher(ABC):
           IncompatibleError, QueryError: see `check_queries` and `setting_for`.
           ReleaseError: a file of the release was altered.
         """
+        if filter is not None:
+            ask: dict[str, Any] = {"target_recall": target_recall, "probes": probes, "setting": setting}
+            return self.lookup_filtered(vectors, k, filter, query_ids=query_ids, exact=exact, where=where, **ask).neighbors
         _check_k(k)
         queries = self.check_queries(vectors)
         how = ALL if exact else self.setting_for(target_recall=target_recall, probes=probes, setting=setting)
         answer = self._fan_out(queries, min(k + (query_ids is not None), self.items), how, exact, where)
         neighbors = Neighbors(*names_of(answer.tables, answer.place), answer.distances)
         return neighbors if query_ids is None else without_self(neighbors, np.asarray(query_ids, object), k)
+
+    @property
+    def selections(self) -> Selections:
+        """Which rows fit filters. An index without a store knows labels only."""
+        return Selections(
+            self.title,
+            Labels(lambda number: self.partition(number).rows),
+            rows=self.partition_rows,
+            hidden=lambda number: self.partition(number).hidden,
+        )
+
+    def lookup_filtered(
+        self,
+        vectors: np.ndarray,
+        k: int,
+        filter: Mapping[str, Any] | Filter,
+        *,
+        query_ids: Sequence[str] | None = None,
+        own_first: bool = False,
+        target_recall: float | None = None,
+        probes: int | None = None,
+        setting: SearchSetting | None = None,
+        exact: bool = False,
+        where: str | Sequence[str | None] | None = None,
+    ) -> Filtered:
+        """The k nearest items of each query among those that fit a filter, and how they were found; see `filtered`.
+
+        Args:
+          filter: as `filters.parse_filter` takes it.
+          own_first: the queries are the items `query_ids`: each stands first, where it fits. Else it is left out.
+          The others: see `lookup`.
+
+        Raises:
+          QueryError: also for a filter that does not suit the columns that there are.
+        """
+        _check_k(k)
+        queries, asked = self.check_queries(vectors), parse_filter(filter)
+        how = ALL if exact else self.setting_for(target_recall=target_recall, probes=probes, setting=setting)
+        if isinstance(where, str):
+            where = [where] * len(queries)
+        deep, selections = min(k + (query_ids is not None), self.items), self.selections
+        selection, trust = selections.select(asked), selections.trust(asked, deep)
+        search = FilteredSearch(self, queries, deep, selection, trust, setting=how, where=where, wanted=target_recall or 0.0)
+        found, tables, about = search.run(exact=exact)
+        neighbors = Neighbors(*names_of(tables, found.place), found.distances)
+        about = replace(about, short=selection.items < k)
+        if query_ids is None:
+            return Filtered(neighbors, about)
+        others = without_self(neighbors, np.asarray(query_ids, object), k)
+        return Filtered(self._with_own(queries, query_ids, others, selection, k) if own_first else others, about)
+
+    def _with_own(self, queries: np.ndarray, ids: Sequence[str], others: Neighbors, selection: Selection, k: int) -> Neighbors:
+        """Items before the others, where they fit."""
+        items = self.items_of(ids)
+        numbers, place = items.column("partition").to_numpy(), np.empty(len(ids), np.int64)
+        for number in np.unique(numbers):
+            mine = np.flatnonzero(numbers == number)
+            place[mine] = place_of(int(number), self.partition(int(number)).rows_of(np.asarray(list(ids), object)[mine]))
+        fits = selection.holds(place)
+        own = between(queries, queries[:, None], self.distance)[:, 0]
+        labels = items.column("label").to_numpy(zero_copy_only=False)
+        width, out = others.ids.shape[1], []
+        none = np.full(len(ids), None, object), np.full(len(ids), None, object), np.full(len(ids), np.inf, np.float32)
+        mine = np.asarray(list(ids), object), labels, own
+        for first, rest, last in zip(mine, (others.ids, others.labels, others.distances), none, strict=True):
+            both = np.concatenate([first[:, None], rest, last[:, None]], axis=1)
+            out.append(np.where(fits[:, None], both[:, :width], both[:, 1 : width + 1]))
+        return Neighbors(*out)
 
     def lookup_items(
         self,
@@ -272,18 +314,22 @@ class BaseSearcher(ABC):
         target_recall: float | None = None,
         exact: bool = False,
         where: str | Sequence[str | None] | None = None,
+        filter: Mapping[str, Any] | Filter | None = None,
     ) -> Neighbors:
         """The nearest items of indexed items: each item itself first, by id, also where it has exact twins.
 
         Args:
           ids: items of the release.
-          k: neighbors an item, itself included. The others: see `lookup`.
+          k: neighbors an item, itself included (unless it does not fit the filter). The others: see `lookup`.
 
         Raises:
           QueryError: an id is not in the release, or k is below 1.
         """
         _check_k(k)
         vectors = self.vectors_of(ids)
+        if filter is not None:
+            how: dict[str, Any] = {"target_recall": target_recall, "exact": exact, "where": where}
+            return self.lookup_filtered(vectors, k, filter, query_ids=ids, own_first=True, **how).neighbors
         own = between(vectors, vectors[:, None], self.distance)
         labels = np.asarray(self.items_of(ids).column("label").to_pylist(), object)[:, None]
         mine = Neighbors(np.asarray(list(ids), object)[:, None], labels, own)
@@ -294,73 +340,6 @@ class BaseSearcher(ABC):
                 for name in ("ids", "labels", "distances")
             )
         )
-
-    def match(
-        self,
-        vectors: np.ndarray,
-        cutpoint: str = "optimal",
-        *,
-        query_ids: Sequence[str] | None = None,
-        target_recall: float | None = None,
-        probes: int | None = None,
-        setting: SearchSetting | None = None,
-        exact: bool = False,
-        where: str | Sequence[str | None] | None = None,
-        matcher: str | None = None,
-        by_group: bool = False,
-        groups: Groups | None = None,
-    ) -> Matches:
-        """One label and distance a query: the matcher's answer where it lies within a cutpoint, else None.
-
-        Neighbors are searched as deep as in calibration, and each matcher looks at its first k of them.
-
-        Args:
-          vectors: float32[n, dim] (or [dim]).
-          cutpoint, matcher, by_group, groups: see `match_found`.
-          query_ids and the others: see `lookup`. Cutpoints were calibrated with the release's default setting.
-
-        Raises:
-          QueryError: see `match_found`. ReleaseError: not calibrated.
-        """
-        depth = self.rules.depth
-        self.rules.rule(matcher).limit(cutpoint)  # before the search
-        # One more, as calibration asks for it: an ANN index may find others if it is asked for fewer.
-        neighbors = self.lookup(
-            vectors,
-            depth + (query_ids is None),
-            query_ids=query_ids,
-            target_recall=target_recall,
-            probes=probes,
-            setting=setting,
-            exact=exact,
-            where=where,
-        )
-        return self.match_found(neighbors.first(depth), cutpoint, matcher=matcher, by_group=by_group, groups=groups)
-
-    def match_found(
-        self,
-        neighbors: Neighbors,
-        cutpoint: str = "optimal",
-        *,
-        matcher: str | None = None,
-        by_group: bool = False,
-        groups: Groups | None = None,
-    ) -> Matches:
-        """The second half of `match`, of neighbors that were found already.
-
-        Args:
-          neighbors: of n queries, as `lookup` gives them for `rules.depth` + 1 neighbors, own items left out.
-          cutpoint: a name in `cutpoints`.
-          matcher: another calibrated one, such as `match_majority_vote@5`; None: the first one.
-          by_group: use the group's own cutpoint (`calibrate.by`) where it has one, else the overall one. By `label`, the group
-            is the derived label.
-          groups: by a metadata column, the queries' values of it, one for all or one a query (None: not known); implies
-            `by_group`.
-
-        Raises:
-          QueryError: no such cutpoint, matcher or grouping. ReleaseError: not calibrated.
-        """
-        return self.rules.apply(neighbors, cutpoint, matcher=matcher, by_group=by_group, groups=groups)
 
     def vectors_of(self, ids: Sequence[str]) -> np.ndarray:
         """The indexed vectors of items: float32[len(ids), dim].

@@ -17,6 +17,7 @@ from simpipe import files, releases, staging, store
 from simpipe.arrow import pc
 from simpipe.cutpoints import CUTPOINTS_JSON
 from simpipe.errors import QueryError, ReleaseError
+from simpipe.index.attributes import StoreColumns
 from simpipe.index.base_searcher import BaseSearcher
 from simpipe.index.cache import PartitionCache, default_bytes
 from simpipe.index.hidden import hidden_file, read_hidden
@@ -24,6 +25,7 @@ from simpipe.index.partitions import Partition, partition_folder, vectors_in
 from simpipe.index.profile import PROFILE_JSON, Profile
 from simpipe.index.router import ROUTER_FILE, Router
 from simpipe.index.rows import ROWS_FILE, Rows
+from simpipe.index.selection import Selections
 from simpipe.index.setting import ALL, SearchSetting
 from simpipe.index.stored import Vectors
 from simpipe.leases import Lease, take_lease
@@ -250,6 +252,22 @@ class Searcher(BaseSearcher):
         if number not in self._hidden:
             self._hidden[number] = read_hidden(self.file(hidden_file(number)), hidden=about.hidden, rows=about.rows)
         return self._hidden[number]
+
+    @cached_property
+    def selections(self) -> Selections:  # type: ignore[override]  # cached
+        manifest = self.manifest
+        columns = StoreColumns(
+            self.title,
+            manifest.metadata,
+            partitions=len(manifest.partitions),
+            store_files=manifest.store_files,
+            copies=sum(self.partition_rows) > self.items,
+            file=self.file,
+            rows=self.rows,
+            hidden=self.hidden,
+        )
+        rows = tuple(part.rows for part in manifest.partitions)
+        return Selections(self.title, columns, rows=rows, hidden=self.hidden)
 
     def stored_vectors(self, number: int) -> Vectors:
         """The vectors of a partition, verified and mapped, without its index."""

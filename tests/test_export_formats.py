@@ -31,9 +31,8 @@ ROWS, DIM = 60, 5
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
-def block_of(metadata: pa.Table | dict[str, Any], ids: list[str] | None = None) -> tuple[ItemBlock, Contents]:
+def block_of(metadata: pa.Table, ids: list[str] | None = None) -> tuple[ItemBlock, Contents]:
     """Items with such metadata, and the contents of their release."""
-    metadata = metadata if isinstance(metadata, pa.Table) else pa.table(metadata)
     n = len(metadata)
     labels = pa.array([None if row % 4 == 0 else f"l{row % 3}" for row in range(n)], pa.string())
     table = pa.table({"id": pa.array(ids or ids_of(n)), "label": labels})
@@ -198,7 +197,7 @@ def test_milvus_says_which_items_it_cannot_hold():
         "tags": pa.array([["a"], ["a"], ["a", None], ["x"] * 4097, ["é" * 32_768], None], pa.list_(pa.string())),
         "size": pa.array([1, 2, 3, 4, 5, 2**63], pa.uint64()),
     }
-    block, contents = block_of(strange, list("abcdef"))
+    block, contents = block_of(pa.table(strange), list("abcdef"))
     fields, dynamic, _ = fields_of(contents.item_schema)
     kind = milvus.arrow_schema(fields, bool(dynamic))
     table, rejects, longest = milvus.converted(block, fields, dynamic, kind)

@@ -179,12 +179,13 @@ def finish(folder: Path, plan: Plan, records: Sequence[Mapping[str, Any]], *, me
         (folder / SCHEMA_JSON,),
         reading=(
             "import json, pymilvus",
+            "from pymilvus.bulk_writer import bulk_import",
             f'schema = pymilvus.CollectionSchema.construct_from_dict(json.load(open(f"{{OUT}}/{SCHEMA_JSON}")))',
             "client = pymilvus.MilvusClient(URL)",
             "index = client.prepare_index_params()",
             f'index.add_index("embedding", index_type="FLAT", metric_type="{metric}")  # exact; or HNSW and others',
             "client.create_collection(NAME, schema=schema, index_params=index)",
-            "pymilvus.bulk_writer.bulk_import(URL, NAME, files=[[path] for path in PATHS])  # of data/, in the server's bucket",
+            "bulk_import(URL, NAME, files=[[path] for path in PATHS])  # of data/, in the server's bucket",
         ),
         notes=several,
     )

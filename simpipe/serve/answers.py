@@ -96,7 +96,7 @@ def _found(searcher: Searcher, jobs: list[Job]) -> list[Answer]:
     if job.verb in ("items", "sample"):
         ids = list(job.ids or ()) if job.verb == "items" else sample_ids(searcher, job.k, job.options.get("label"))
         return [Answer(_json({"release": release, "items": item_records(searcher, ids)}))]
-    about = {"release": release, "distance": searcher.manifest.distance}
+    about: dict[str, Any] = {"release": release, "distance": searcher.manifest.distance}
     block = search_block(searcher, _block(searcher, jobs), job)
     if block.filter is not None:
         about["filter"] = block.filter

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
+import traceback
 from typing import Any
 
 from simpipe import files, tags
@@ -43,7 +44,7 @@ class ProcessEngine:
         self._tending: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._failed: str | None = None
-        self._off: dict[Opening, float] = {}  # what could not be opened, and until when it is left alone
+        self._off: dict[Opening, tuple[float, str | None]] = {}  # until when it is left alone, and why
         self._swaps = self._deaths = self._quick_deaths = 0
         self._closed = False
         self._listed: tuple[float, list[dict[str, Any]]] | None = None
@@ -124,10 +125,11 @@ class ProcessEngine:
     # --- which release -------------------------------------------------------------------------------------------------
 
     def _links(self) -> list[Link]:
-        others = [
-            task.result() for task in self._others.values() if task.done() and not task.cancelled() and not task.exception()
-        ]
-        return [*([self._live] if self._live else []), *others, *self._retiring]
+        return [*([self._live] if self._live else []), *self._open_others().values(), *self._retiring]
+
+    def _open_others(self) -> dict[str, Link]:
+        done = {name: task for name, task in self._others.items() if task.done() and not task.cancelled()}
+        return {name: task.result() for name, task in done.items() if task.exception() is None}
 
     async def _named(self, release: str | None) -> Link:
         """The link of a release, which is opened where it is not."""
@@ -163,11 +165,11 @@ class ProcessEngine:
         if not most:
             raise QueryError("this server answers from the live release only", "set serve.open_releases above 0")
         if len(self._others) >= most:
-            free = [name for name, task in self._others.items() if task.done() and not task.result().queries]
+            free = {name: link for name, link in self._open_others().items() if not link.queries}
             if not free:
                 message = f"{most} other releases are open and asked"
                 raise QueueFullError(message, "ask again later, or set serve.open_releases higher")
-            self._retire(self._others.pop(min(free, key=lambda name: self._others[name].result().asked)).result(), 0.0)
+            self._close_other(min(free, key=lambda name: free[name].asked))
         opening = Opening(self._root, release, target_recall=self._settings.target_recall)
         task = self._others[release] = asyncio.create_task(self._opened(opening))
         task.add_done_callback(lambda done: self._forget(release, done))
@@ -201,35 +203,47 @@ class ProcessEngine:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._settings.poll_seconds)
             self._wake.clear()
-            wanted = self._live.opening if self._live else self._last
             try:
-                wanted = await self._wanted() or wanted
-            except SimpipeError as error:  # as long as it cannot be read, what answered last goes on
-                self._failed = error.message
-            if wanted is not None:
-                await self._follow(wanted)
-            await self._close_idle()
+                self._failed = await self._follow()
+                self._close_idle()
+            except Exception as error:  # a fault of ours: what answers goes on
+                traceback.print_exc()
+                self._failed = f"{type(error).__name__}: {error}"
 
-    async def _follow(self, wanted: Opening) -> None:
-        """Makes `wanted` answer, or where it cannot, and nothing else does, what answered last."""
-        for opening in dict.fromkeys([wanted, *([self._last] if self._last else [])]):
-            if self._live is not None and (self._live.opening == opening or opening != wanted):
-                break
-            if self._off.get(opening, 0.0) > time.monotonic():
-                continue
-            self._opening = opening
-            try:
-                self._put(await self._opened(opening))
-            except (SimpipeError, OSError) as error:
-                self._failed = str(error.message if isinstance(error, SimpipeError) else error)
-                self._off = {
-                    opening: time.monotonic() + _AGAIN,
-                    **{k: v for k, v in self._off.items() if k in (wanted, self._last)},
-                }
-            finally:
-                self._opening = None
-        if self._live is not None and self._live.opening == wanted:
-            self._failed = None
+    async def _follow(self) -> str | None:
+        """Makes the release answer that the pointer names; where it cannot, and nothing else does, what answered last.
+
+        Returns:
+          Why it could not be opened.
+        """
+        failed: str | None = None
+        try:
+            wanted = await self._wanted() or self._last
+        except (SimpipeError, OSError) as error:  # as long as it cannot be read, what answered last goes on
+            wanted, failed = self._last, str(error)
+        if wanted is None or (self._live is not None and self._live.opening == wanted):
+            return failed
+        failed = await self._try(wanted) or failed
+        if self._live is None and self._last is not None and self._last != wanted:
+            await self._try(self._last)
+        return failed
+
+    async def _try(self, opening: Opening) -> str | None:
+        """Makes a release the live one, unless it could not be opened a moment ago; returns why it could not."""
+        until, why = self._off.get(opening, (0.0, None))
+        if until > time.monotonic():
+            return why
+        self._opening = opening
+        try:
+            self._put(await self._opened(opening))
+        except (SimpipeError, OSError) as error:
+            why = error.message if isinstance(error, SimpipeError) else str(error)
+            self._off = {name: each for name, each in self._off.items() if each[0] > time.monotonic()}
+            self._off[opening] = time.monotonic() + _AGAIN, why
+            return why
+        finally:
+            self._opening = None
+        return None
 
     def _put(self, link: Link) -> None:
         """Makes a link the live one."""
@@ -256,23 +270,25 @@ class ProcessEngine:
             self._deaths += link.died
             return
         self._deaths += 1
-        task = self._others.get(link.release)
-        if task is not None and task.done() and task.result() is link:
-            del self._others[link.release]
+        for name, other in self._open_others().items():
+            if other is link:
+                del self._others[name]
         if link is self._live:
             self._live = None
             lived = time.monotonic() - link.opened_at
             self._quick_deaths = 0 if lived > _SOON else self._quick_deaths + 1
             if self._quick_deaths > 1:
-                self._off[link.opening] = time.monotonic() + min(_AGAIN, _BACKOFF * 2**self._quick_deaths)
+                self._off[link.opening] = time.monotonic() + min(_AGAIN, _BACKOFF * 2**self._quick_deaths), "its process died"
             self._wake.set()
 
-    async def _close_idle(self) -> None:
+    def _close_idle(self) -> None:
         since = time.monotonic() - self._settings.idle_seconds
-        for name, task in list(self._others.items()):
-            if task.done() and not task.result().queries and task.result().asked < since:
-                del self._others[name]
-                self._retire(task.result(), 0.0)
+        for name, link in self._open_others().items():
+            if not link.queries and link.asked < since:
+                self._close_other(name)
+
+    def _close_other(self, name: str) -> None:
+        self._retire(self._others.pop(name).result(), 0.0)
 
 
 def _resolve(root: str, release: str) -> str:

@@ -65,6 +65,16 @@ def vectors_config(tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
+@pytest.fixture(scope="module")
+def undrawn():
+    """For lines whose reports nobody looks at: what a report shows is gathered, and not drawn."""
+    from pipelines import report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "render", lambda data: f"<title>{data.title}</title>")
+        yield
+
+
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two releases under a root, the second with carried-over files and hidden rows; not to be changed."""

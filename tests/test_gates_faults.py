@@ -26,6 +26,7 @@ GATES = {
     "rejected": 0.01,
     "drift": {"sample": 1500, "centroid_cosine": 0.95, "norm": 0.2, "psi": 0.1},
 }
+pytestmark = pytest.mark.usefixtures("undrawn")
 REBUILT = {"router": {"kind": "kmeans", "partitions": 3}, "backend": {"kind": "exact"}, "store_files": 2}
 
 
@@ -50,7 +51,8 @@ class Made:
         self.live.run()
 
     def line(self, root: Path, **changes) -> Line:
-        config = self._make(root, **{"gates": self.gates, **changes})
+        unneeded = {"evaluate": {"latency_queries": 0}, "calibrate": {"bootstrap": 0}}
+        config = self._make(root, **{"gates": self.gates, **unneeded, **changes})
         return Line(config, say=lambda text: None)
 
     def copy(self, root: Path, *, vectors=None, labels=None, keep=slice(None), **changes) -> Line:

@@ -263,6 +263,8 @@ def _nearest(searcher: BaseSearcher, queries: np.ndarray, setting: SearchSetting
     """
     if holds.all() or searcher.router.centroids is None:
         return searcher.router.ask(queries, setting) & holds
+    if not holds.any():
+        return np.zeros((len(queries), len(holds)), bool)
     near = np.where(holds, searcher.router.nearness(queries), np.float32(np.inf))
     near = near - near.min(axis=1, keepdims=True)
     asked = np.isfinite(near)

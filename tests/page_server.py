@@ -43,7 +43,8 @@ def make_digits(root: Path, folder: Path) -> None:
     Args:
       folder: for the file of pixels.
     """
-    pixels, labels = load_digits(return_X_y=True)
+    loaded: Any = load_digits()
+    pixels, labels = loaded.data, loaded.target
     ids = [f"digits-{row:05d}" for row in range(len(pixels))]
     vectors = vectors_column(pixels.astype(np.float32))
     columns = {"id": ids, "label": labels.astype(str), "ink": pixels.mean(axis=1), "embedding": vectors}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -319,6 +320,30 @@ def test_a_phone_shows_it_without_scrolling_sideways_and_controls_have_names(wat
     assert page.evaluate("getComputedStyle(document.querySelector('.card')).transitionDuration") in ("0s", ""), "no motion asked"
 
 
+def test_a_filter_gives_what_fits_and_says_how(watched: Watched, url: str) -> None:
+    page = watched.open(f"/?id={ITEM}&release=previous")
+    page.fill("#filter", "label=3|6, ink>=4, ink<5.5")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".filtered")
+    watched.settled()
+    body = {"ids": [ITEM], "k": 1000, "metadata": True, "release": "previous"}
+    everything = httpx.post(f"{url}/v1/lookup", json=body, timeout=60).json()["results"][0]["neighbors"]
+    fits = [each for each in everything if each["label"] in ("3", "6") and 4 <= each["ink"] < 5.5 and each["id"] != ITEM]
+    assert [card["id"] for card in watched.cards()] == [each["id"] for each in fits[:5]]
+    query = {"label": {"in": ["3", "6"]}, "ink": {"gte": 4, "lt": 5.5}}
+    assert json.loads(page.inner_text("#filter-read code")) == query
+    how = httpx.post(f"{url}/v1/lookup", json={**body, "k": 5, "filter": query}, timeout=60).json()["filter"]
+    assert f"{how['matching']} items fit; {how['how']}" in page.inner_text(".filtered")
+    page.fill("#filter", "colour=red")
+    page.keyboard.press("Enter")
+    page.locator("#trouble .alert").wait_for()
+    assert "colour" in page.inner_text("#trouble")
+    watched.complaints.clear()  # the browser names the refused request
+    page.fill("#filter", "ink>1000")
+    page.keyboard.press("Enter")
+    watched.until("document.querySelector('#results').innerText.includes('No item fits the filter')")
+
+
 READ = {
     "country=de": {"country": "de"},
     "price>=10, price<20": {"price": {"gte": 10, "lt": 20}},
@@ -329,6 +354,7 @@ READ = {
     'zip="01234"': {"zip": "01234"},
     '"odd, name" = "a|b \\"q\\""|c': {"odd, name": {"in": ['a|b "q"', "c"]}},
     "x=-1.5e3": {"x": -1500},
+    "label=3|6": {"label": {"in": ["3", "6"]}},
     '{"price": {"gt": 1}}': {"price": {"gt": 1}},
     "toString=1": {"toString": 1},
     " ": None,

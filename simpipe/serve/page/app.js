@@ -196,7 +196,7 @@ function nothingAsked(about) {
   sides = [];
   showCurves([about]);
   byId("columns-of").replaceChildren(make("p", { class: "missing" }, "Pick an item or a picture: its nearest neighbors appear here."));
-  byId("tables").replaceChildren(...releaseTables(about));
+  byId("tables").replaceChildren(make("div", {}, releaseTables(about)));
   showCut(0);
 }
 
@@ -232,7 +232,7 @@ function showCut(i) {
   if (sides.length > 1) byId("differs").textContent = differences(sides[0], sides[1], CUTS.map((name) => state[name]));
   if (sides.length) {
     const tables = sides.map((side, at) => [make("h3", {}, sides.length > 1 ? `Neighbors in ${side.about.release}` : "Neighbors"), neighborTable(side, cutOf(side.about, state[CUTS[at]]))]);
-    byId("tables").replaceChildren(...tables.flat(), ...releaseTables(sides[0].about));
+    byId("tables").replaceChildren(make("div", {}, tables), make("div", {}, releaseTables(sides[0].about)));
   }
   return words;
 }

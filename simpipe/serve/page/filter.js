@@ -30,7 +30,7 @@ export function parse(text) {
       const value = VALUE.exec(rest);
       if (!value) throw new Unreadable(`the value of “${column}” cannot be read at “${rest.trim().slice(0, 40)}”`);
       if (value[1] === undefined && !value[2].trim()) throw new Unreadable(`“${column}” has no value; "" is the empty text`);
-      values.push(value[1] === undefined ? typedValue(value[2]) : unquoted(value[1]));
+      values.push(value[1] === undefined ? typedValue(value[2], column) : unquoted(value[1]));
       rest = rest.slice(value[0].length);
     } while (rest.startsWith("|"));
     if (rest.startsWith(",")) rest = rest.slice(1);
@@ -51,8 +51,9 @@ function add(found, column, operator, values) {
 
 const unquoted = (inner) => JSON.parse(`"${inner}"`);
 
-function typedValue(text) {
+function typedValue(text, column) {
   if (text === "null") return null;
+  if (column === "label") return text; // labels are text, also those that look like numbers
   if (text === "true" || text === "false") return text === "true";
   return text !== "" && /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : text;
 }

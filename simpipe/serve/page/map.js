@@ -5,7 +5,7 @@ import { image, labelOf } from "./cards.js";
 import { count, make, table } from "./dom.js";
 import { drawMark, markOf, repeats, swatch } from "./marks.js";
 
-const PAD = 16, RADIUS = 4.5, MAX_ZOOM = 60, LISTED = 200, IN_LEGEND = 40;
+const PAD = 16, MAX_ZOOM = 60, LISTED = 200, IN_LEGEND = 40;
 
 /**
  * A map of a release.
@@ -22,10 +22,10 @@ export function mapOf(about, data, ask) {
   const said = make("p", { class: "sr", id: "map-said", "aria-live": "polite" });
   const pen = canvas.getContext("2d");
   const hidden = new Set();
-  let side = 0, ratio = 1, scale = 1, left = 0, top = 0, active = -1, lit = -1, rings = new Map(), queued = false;
+  let side = 0, radius = 4.5, ratio = 1, scale = 1, left = 0, top = 0, active = -1, lit = -1, rings = new Map(), queued = false;
 
   const at = (i) => [left + scale * (PAD + x[i] * (side - 2 * PAD)), top + scale * (PAD + (1 - y[i]) * (side - 2 * PAD))];
-  const inSight = ([px, py]) => px >= -RADIUS && py >= -RADIUS && px <= side + RADIUS && py <= side + RADIUS;
+  const inSight = ([px, py]) => px >= -radius && py >= -radius && px <= side + radius && py <= side + radius;
 
   function paint() {
     queued = false;
@@ -36,12 +36,12 @@ export function mapOf(about, data, ask) {
       const place = at(i);
       if (!inSight(place)) continue;
       pen.globalAlpha = lit >= 0 && codes[i] !== lit ? 0.12 : 0.8;
-      drawMark(pen, markOf(codes[i]), ...place, RADIUS);
+      drawMark(pen, markOf(codes[i]), ...place, radius);
     }
     pen.globalAlpha = 1;
     const ink = getComputedStyle(canvas).color;
-    for (const [i, isQuery] of rings) ring(i, isQuery ? RADIUS + 6 : RADIUS + 3, isQuery ? 3 : 1.5, ink);
-    if (active >= 0) ring(active, RADIUS + 4, 2, ink);
+    for (const [i, isQuery] of rings) ring(i, isQuery ? radius + 6 : radius + 3, isQuery ? 3 : 1.5, ink);
+    if (active >= 0) ring(active, radius + 4, 2, ink);
     placeTip();
   }
   function ring(i, r, width, ink) {
@@ -62,6 +62,7 @@ export function mapOf(about, data, ask) {
     const before = side;
     side = Math.max(200, Math.min(620, holder.clientWidth));
     if (!holder.clientWidth) return;
+    radius = side < 440 ? 3.2 : 4.5;
     ratio = devicePixelRatio || 1;
     canvas.width = canvas.height = Math.round(side * ratio);
     canvas.style.width = canvas.style.height = `${side}px`;
@@ -145,7 +146,7 @@ export function mapOf(about, data, ask) {
   canvas.addEventListener("pointermove", (event) => {
     const place = placeOf(event);
     if (!start || scale === 1) {
-      if (event.pointerType !== "touch") show(nearest(...place, RADIUS + 8), false);
+      if (event.pointerType !== "touch") show(nearest(...place, radius + 8), false);
       return;
     }
     if (!dragged && Math.hypot(place[0] - start[0], place[1] - start[1]) < 5) return;
@@ -155,7 +156,7 @@ export function mapOf(about, data, ask) {
   });
   canvas.addEventListener("pointerup", (event) => {
     const touch = event.pointerType === "touch";
-    const found = start && !dragged ? nearest(...placeOf(event), touch ? 24 : RADIUS + 8) : -1;
+    const found = start && !dragged ? nearest(...placeOf(event), touch ? 24 : radius + 8) : -1;
     start = null;
     if (found < 0) return;
     // A finger has no hover: the first tap shows a point, the second asks with it.

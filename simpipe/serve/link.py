@@ -52,6 +52,7 @@ class Link(asyncio.Protocol):
         self._lost = lost
         self._frames = Frames()
         self._number = 0
+        self._unsent: list[bytes] = []
         self._waiting: dict[int, tuple[asyncio.Future[Reply], int]] = {}
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._idle = asyncio.Event()
@@ -115,7 +116,9 @@ class Link(asyncio.Protocol):
         number, loop = self._number, asyncio.get_running_loop()
         answer: asyncio.Future[Reply] = loop.create_future()
         self.asked = time.monotonic()
-        self._transport.write(job_frame(number, job, self.asked + timeout))
+        if not self._unsent:
+            loop.call_soon(self._send)  # what comes in one turn of the loop goes as one piece: the process wakes once
+        self._unsent.append(job_frame(number, job, self.asked + timeout))
         self._waiting[number] = answer, job.queries
         self.queries += job.queries
         self._idle.clear()
@@ -124,6 +127,11 @@ class Link(asyncio.Protocol):
             return await answer
         finally:
             late.cancel()
+
+    def _send(self) -> None:
+        data, self._unsent = b"".join(self._unsent), []
+        if self._transport is not None:
+            self._transport.write(data)
 
     async def close(self, wait: float = _GRACE) -> None:
         """Waits at most so many seconds for what is being answered, and ends the process."""

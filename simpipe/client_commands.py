@@ -28,8 +28,11 @@ def query(options: argparse.Namespace) -> int:
     """
     check_options(options)
     from simpipe.client import Client
+    from simpipe.index.filters import read_filter
     from simpipe.queries import read_vectors
 
+    if options.filter is not None:
+        read_filter(options.filter)  # refused here as without a server
     vectors = None if options.vectors is None else read_vectors(options.vectors)
     with Client(options.server) as client:
         answers = client.answers(options.verb, _asked(options), vectors=vectors, ids=options.ids, images=options.images)
@@ -40,9 +43,11 @@ def query(options: argparse.Namespace) -> int:
         said = {} if not how else {"filter": how[0] if len(how) == 1 else how}
         print(json.dumps({**about, "results": results, **said}, indent=2, ensure_ascii=False))
         return 0
-    from simpipe.tables import print_answers
+    from simpipe.tables import print_answers, print_filter
 
     print_answers(results, about["release"], about["distance"], getattr(options, "cutpoint", None))
+    for one in how:
+        print_filter(one)
     return 0
 
 
@@ -67,16 +72,5 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
     """The options as the server names them."""
     names = ("target_recall", "exact", "where", "cutpoint", "matcher", "group", "by_label")
     given = {name: getattr(options, name) for name in names if hasattr(options, name)}
-    return {**given, "k": options.k, "filter": _filter(options.filter), "metadata": True, "release": options.release}
-
-
-def _filter(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"--filter: no JSON ({error})", """give an object such as '{"country": "de"}'""") from None
-    if not isinstance(found, dict):
-        raise ConfigError("--filter: no JSON object", """give one such as '{"country": "de"}'""")
-    return found
+    wanted = None if options.filter is None else json.loads(options.filter)
+    return {**given, "k": options.k, "filter": wanted, "metadata": True, "release": options.release}

@@ -116,6 +116,23 @@ def test_what_a_server_says_beside_neighbors(connect: Connect, opened: dict[str,
     assert [row["release"] for row in client.releases()] == [RELEASE, OTHER]
 
 
+def test_filters(connect: Connect, opened: dict[str, Searcher], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_QUERIES", 25)
+    client, searcher = connect(), opened[OTHER]
+    for wanted, k in (({"number": {"lt": 40}}, 5), ({"label": "l3"}, 8), ({"number": {"gte": 398}}, 5), ({"number": -1}, 5)):
+        found, here = client.lookup(QUERIES, k, filter=wanted, metadata=True), searcher.lookup_filtered(QUERIES, k, wanted)
+        valid = here.neighbors.valid.all(axis=0)
+        same(found, here.neighbors.first(int(valid.sum())))
+        assert [about["matching"] for about in found.filter] == [here.about.matching] * 2, "one record a request"
+    ids = [f"i{row}" for row in range(20)]
+    same_matches(
+        client.match(ids=ids, filter={"label": "l3"}),
+        searcher.match(searcher.vectors_of(ids), query_ids=ids, filter={"label": "l3"}),
+    )
+    with pytest.raises(QueryError, match="colour"):
+        client.lookup(QUERIES, filter={"colour": "red"})
+
+
 def test_many_queries_are_several_requests_and_one_answer(
     connect: Connect, opened: dict[str, Searcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:

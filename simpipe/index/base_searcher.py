@@ -17,6 +17,7 @@ from simpipe.index.distance import bad_rows, between, prepare
 from simpipe.index.fan_out import Answered, fan_out
 from simpipe.index.filtered import Filtered, FilteredSearch
 from simpipe.index.filters import Filter, parse_filter
+from simpipe.index.gathered import Gathered
 from simpipe.index.merge import TopK, without_self
 from simpipe.index.partitions import Partition
 from simpipe.index.router import Router
@@ -279,7 +280,17 @@ class BaseSearcher(BaseMatcher):
             where = [where] * len(queries)
         deep, selections = min(k + (query_ids is not None), self.items), self.selections
         selection, trust = selections.select(asked), selections.trust(asked, deep)
-        search = FilteredSearch(self, queries, deep, selection, trust, setting=how, where=where, wanted=target_recall or 0.0)
+        search = FilteredSearch(
+            self,
+            queries,
+            deep,
+            selection,
+            trust,
+            setting=how,
+            gathered=lambda: selections.gathered(asked, lambda: Gathered.of(self, selection)),
+            where=where,
+            wanted=target_recall or 0.0,
+        )
         found, tables, about = search.run(exact=exact)
         neighbors = Neighbors(*names_of(tables, found.place), found.distances)
         about = replace(about, short=selection.items < k)

@@ -13,13 +13,15 @@ trust for each filter: its first queries are answered by exact scan, and compare
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from simpipe.index.fan_out import Answered, fan_out
+from simpipe.index.fan_out import Answered, fan_out, processors
+from simpipe.index.gathered import MOST, Gathered
 from simpipe.index.picked import PickedPartition
 from simpipe.index.rows import Rows
 from simpipe.index.selection import Selection
@@ -96,7 +98,7 @@ class FilteredSearch:
 
     Args:
       searcher: that is asked. queries: float32[n, dim], prepared. k: neighbors a query.
-      selection: of the rows that fit. trust: of over-fetch for this filter.
+      selection: of the rows that fit. trust: of over-fetch for this filter. gathered: the items of a small selection.
       setting, where: how to ask, as in `BaseSearcher.lookup`. wanted: recall that over-fetch has to reach.
     """
 
@@ -109,16 +111,18 @@ class FilteredSearch:
         trust: Trust,
         *,
         setting: SearchSetting,
+        gathered: Callable[[], Gathered],
         where: str | Sequence[str | None] | None = None,
         wanted: float = _GOOD,
     ) -> None:
         self._searcher, self._queries, self._k, self._selection = searcher, queries, k, selection
-        self._trust, self._wanted = trust, max(wanted, _GOOD)
+        self._trust, self._wanted, self._gathered = trust, max(wanted, _GOOD), gathered
+        self._small = where is None and int(selection.counts.sum()) * searcher.dim <= MOST
         self._setting = _deepened(setting)
         values = [where] * len(queries) if isinstance(where, str) else where
         holds = selection.counts > 0
         self._any = searcher.router.ask(queries, ALL, values) & holds
-        self._asked = self._any if where is not None else _nearest(searcher, queries, self._setting, holds)
+        self._where = where
         self._rows = np.array(searcher.partition_rows)
         self._copies = int(self._rows.sum()) > searcher.items
         self._tables: dict[int, Rows] = {}
@@ -164,6 +168,12 @@ class FilteredSearch:
         asked = self._any[which]
         self._used |= asked.any(axis=0)
         selection, partition = self._selection, self._searcher.partition
+        if self._small:
+            # Each thread a part of the queries; few of them are answered before threads have started.
+            threads = processors() if len(which) * selection.items * self._searcher.dim > _ALONE else 1
+            held = self._gathered()
+            k, distance = min(self._k, len(held.place)), self._searcher.distance
+            return self._kept(held.search(self._queries[which], k, distance=distance, threads=threads))
         done = fan_out(
             self._queries[which],
             self._k,
@@ -182,10 +192,19 @@ class FilteredSearch:
     def _scan_costs(self, n: int) -> float:
         """Microseconds of CPU a query, of n at once."""
         floats = float((self._any @ self._selection.counts).mean()) * self._searcher.dim
+        if self._small:  # gathered once
+            return floats * _PRODUCT + _CALL / n
         calls = float(self._any.any(axis=0).sum())
         return floats * (_PRODUCT + _GATHER / min(n, 512)) + _CALL * calls / n
 
     # --- over-fetch --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _asked(self) -> np.ndarray:
+        """The partitions that each query asks: bool[n, partitions]."""
+        if self._where is not None:
+            return self._any
+        return _nearest(self._searcher, self._queries, self._setting, self._selection.counts > 0)
 
     @property
     def _depth(self) -> int:
@@ -263,8 +282,6 @@ def _nearest(searcher: BaseSearcher, queries: np.ndarray, setting: SearchSetting
     """
     if holds.all() or searcher.router.centroids is None:
         return searcher.router.ask(queries, setting) & holds
-    if not holds.any():
-        return np.zeros((len(queries), len(holds)), bool)
     near = np.where(holds, searcher.router.nearness(queries), np.float32(np.inf))
     near = near - near.min(axis=1, keepdims=True)
     asked = np.isfinite(near)

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +15,11 @@ from simpipe.index.filters import Filter
 from simpipe.index.masks import fits, may_fit
 from simpipe.index.trust import Trust
 
+if TYPE_CHECKING:
+    from simpipe.index.gathered import Gathered
+
 _KEPT = 64 << 20  # bytes of masks that are kept
+_GATHERED = 64 << 20  # bytes of gathered vectors that are kept
 _TRUSTED = 1024  # filters whose over-fetch is remembered
 
 
@@ -67,6 +72,7 @@ class Selections:
     ) -> None:
         self._title, self.columns, self._rows, self._hidden = title, columns, rows, hidden
         self._kept: OrderedDict[Filter, Selection] = OrderedDict()
+        self._gathered: OrderedDict[Filter, Gathered] = OrderedDict()
         self._trust: OrderedDict[tuple[Filter, int], Trust] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -86,6 +92,19 @@ class Selections:
             self._kept[asked] = found
             while len(self._kept) > 1 and sum(each.bytes for each in self._kept.values()) > _KEPT:
                 self._kept.popitem(last=False)
+        return found
+
+    def gathered(self, asked: Filter, make: Callable[[], Gathered]) -> Gathered:
+        """The gathered items of a filter; `make` gathers them."""
+        with self._lock:
+            if asked in self._gathered:
+                self._gathered.move_to_end(asked)
+                return self._gathered[asked]
+        found = make()
+        with self._lock:
+            self._gathered[asked] = found
+            while len(self._gathered) > 1 and sum(each.bytes for each in self._gathered.values()) > _GATHERED:
+                self._gathered.popitem(last=False)
         return found
 
     def trust(self, asked: Filter, k: int) -> Trust:

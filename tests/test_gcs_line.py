@@ -31,6 +31,7 @@ from simpipe.prune import prune
 from tests.fake_gcs import FakeGcs
 
 ROOT = "gs://bucket/root"
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def digits(root: Path | str) -> dict[str, Any]:
@@ -196,26 +197,34 @@ Line(parse_config(json.loads(sys.argv[1])), say=lambda text: None).run()
 """
 
 
-@pytest.mark.parametrize("at", ["partitions/00003/", "/.work", "evaluate"])
-def test_a_killed_run_goes_on(vectors_config, tmp_path: Path, at: str) -> None:
+def test_killed_runs_go_on(vectors_config, tmp_path: Path) -> None:
+    """Three runs are killed, each where the one before it had not come; the fourth one ends."""
     config = vectors_config(ROOT)
     with bucket_at(tmp_path) as (fake, _):
         command = [sys.executable, "-c", KILLED, config.model_dump_json()]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not any(at in name for name in list(fake.written)):
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "it was killed, not done"
-        done = [name for name in fake.written if "/partitions/" in name and not name.rpartition("/")[2].startswith(".tmp-")]
-        whole = {name.rpartition("/")[0] for name in done if name.endswith("/backend.json")}
+        kept: list[tuple[int, set[str]]] = []
+        for at in ("partitions/00003/", "/.work", "evaluate"):
+            begun = len(fake.written)
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while process.poll() is None and not any(at in name for name in fake.written[begun:]):
+                time.sleep(0.01)
+            os.kill(process.pid, signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL, f"it was killed at {at}, not done"
+            kept.append((len(fake.written), {partition_of(name) for name in fake.written if name.endswith("/backend.json")}))
+        done = {name for name in fake.written if "/partitions/" in name and not name.rpartition("/")[2].startswith(".tmp-")}
+        assert 1 <= len(kept[0][1]) <= len(kept[1][1]) <= len(kept[2][1]) == 11, "all were built when it was measured"
         line, _ = run(config)
         clean(line.root)
-        again = [name for name in fake.written if name in done]
-        rebuilt = {name.rpartition("/")[0] for name in again if again.count(name) > 1}
-        assert not rebuilt & whole, "partitions that were complete are kept"
+        for position, whole in kept:
+            again = {partition_of(name) for name in fake.written[position:] if name in done}
+            assert not again & whole, "partitions that were complete are kept"
         assert (
             len(items_of(line.root)) + sum(file.rows for file in EmbeddingsInfo.load(line.embeddings[0]).of_splits("query"))
             == 3000
         )
         assert {name.split("/")[3] for name in done} <= {releases.open_live(line.root)[1].release}, "the same release goes on"
         assert Line(config, say=lambda text: None).release()[1].release == releases.open_live(line.root)[1].release
+
+
+def partition_of(name: str) -> str:
+    return name.rpartition("/")[0]

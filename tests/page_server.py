@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ from simpipe import releases
 from simpipe.config import parse_config
 from simpipe.embeddings import vectors_column
 
+ITEM = "digits-00000"  # is indexed
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # The browser itself asks nobody anything, and runs where there is no sandbox and no graphics card.
 _QUIET = (
@@ -159,3 +161,20 @@ class Watched:
     def sideways(self) -> int:
         """How many pixels the page is wider than the window."""
         return self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def asked(url: str, k: int = 5, release: str | None = None, name: str = ITEM) -> list[dict]:
+    """The neighbors of an item without itself."""
+    body = {"ids": [name], "k": k + 1, "cutpoint": "optimal", **({"release": release} if release else {})}
+    found = httpx.post(f"{url}/v1/lookup", json=body, timeout=60).json()["results"][0]["neighbors"]
+    return [each for each in found if each["id"] != name][:k]
+
+
+def about(url: str, release: str | None = None) -> dict:
+    """What the server says of a release."""
+    return httpx.get(f"{url}/v1/release", params={"release": release} if release else {}, timeout=60).json()
+
+
+def releases_of(url: str) -> list[str]:
+    """The releases that it has, newest first."""
+    return [each["release"] for each in httpx.get(f"{url}/v1/releases", timeout=60).json()["releases"]]

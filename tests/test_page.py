@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,19 +11,25 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
-from page_server import Watched, browser, browser_path, make_digits, served
+from page_server import ITEM, Watched, about, asked, browser, browser_path, make_digits, releases_of, served
 
-ITEM = "digits-00000"
+from simpipe import releases
+
 pytestmark = pytest.mark.skipif(
     browser_path() is None, reason="no chromium or google-chrome is installed: the page is not driven"
 )
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     make_digits(folder / "root", folder)
-    with served(folder / "root") as found:
+    return folder / "root"
+
+
+@pytest.fixture(scope="module")
+def url(root: Path) -> Iterator[str]:
+    with served(root) as found:
         yield found
 
 
@@ -42,21 +49,6 @@ def watched(chromium, url: str) -> Iterator[Watched]:
     assert hosts == {urlsplit(url).netloc}
     assert not found.complaints
     context.close()
-
-
-def asked(url: str, k: int = 5, release: str | None = None, name: str = ITEM) -> list[dict]:
-    """The oracle: the neighbors of an item without itself."""
-    body = {"ids": [name], "k": k + 1, "cutpoint": "optimal", **({"release": release} if release else {})}
-    found = httpx.post(f"{url}/v1/lookup", json=body, timeout=60).json()["results"][0]["neighbors"]
-    return [each for each in found if each["id"] != name][:k]
-
-
-def about(url: str, release: str | None = None) -> dict:
-    return httpx.get(f"{url}/v1/release", params={"release": release} if release else {}, timeout=60).json()
-
-
-def releases_of(url: str) -> list[str]:
-    return [each["release"] for each in httpx.get(f"{url}/v1/releases", timeout=60).json()["releases"]]
 
 
 def test_an_item_is_picked_and_its_neighbors_are_those_of_the_server(watched: Watched, url: str) -> None:
@@ -342,6 +334,30 @@ def test_a_filter_gives_what_fits_and_says_how(watched: Watched, url: str) -> No
     page.fill("#filter", "ink>1000")
     page.keyboard.press("Enter")
     watched.until("document.querySelector('#results').innerText.includes('No item fits the filter')")
+
+
+def test_a_release_that_goes_live_meanwhile_is_shown_with_the_next_answer(watched: Watched, url: str, root: Path) -> None:
+    page = watched.open(f"/?id={ITEM}")
+    page.wait_for_selector(".card")
+    live, before = releases_of(url)
+    assert live in page.inner_text("#about")
+
+    def comes(release: str) -> None:
+        for _ in range(600):
+            if httpx.get(f"{url}/readyz", timeout=60).json().get("release") == release:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{release} never went live")
+
+    releases.rollback(root)
+    comes(before)
+    page.get_by_role("button", name="Apply").click()
+    page.wait_for_selector(f"#about:has-text('{before}')")
+    watched.settled()
+    assert [card["id"] for card in watched.cards()] == [each["id"] for each in asked(url)]
+    assert all("ink: " in card["text"] for card in watched.cards())
+    releases.rollback(root)  # the other tests' release
+    comes(live)
 
 
 READ = {

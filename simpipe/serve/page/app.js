@@ -185,17 +185,19 @@ async function refresh({ toResults = false } = {}) {
     if (toResults) toSight(byId("results"));
   } catch (error) {
     trouble(error);
-    if (error.name !== "AbortError") await aboutOf(state.release).then(showRelease).catch(() => {});
+    // What was answered before belongs to another question.
+    if (error.name !== "AbortError") await aboutOf(state.release).then((about) => signal.aborted || nothingAsked(about, "No answer: see above.")).catch(() => {});
   } finally {
     if (!signal.aborted) byId("results").removeAttribute("aria-busy");
   }
 }
 
-function nothingAsked(about) {
+function nothingAsked(about, why = "Pick an item or a picture: its nearest neighbors appear here.") {
   showRelease(about);
   sides = [];
   showCurves([about]);
-  byId("columns-of").replaceChildren(make("p", { class: "missing" }, "Pick an item or a picture: its nearest neighbors appear here."));
+  byId("columns-of").replaceChildren(make("p", { class: "missing" }, why));
+  byId("columns-of").classList.remove("two");
   byId("tables").replaceChildren(make("div", {}, releaseTables(about)));
   showCut(0);
 }

@@ -93,6 +93,7 @@ def test_items_release_releases_map_and_pictures(app: Front) -> None:
     assert (picture.content, picture.headers["content-type"]) == (PNG + b"i5", "image/png")
     refused(call(app, "GET", "/v1/items/i0/picture"), 404, "not_found")
     refused(call(app, "GET", "/v1/items/nobody"), 404, "not_found")
+    refused(call(app, "GET", "/v1/items/" + "x" * 2049), 404, "not_found")
     refused(call(app, "GET", "/v1/release?release=nobody"), 404, "not_found")
     refused(call(app, "GET", "/v1/items?limit=0"), 422, "schema")
 
@@ -171,6 +172,7 @@ def test_the_page_comes_from_memory_with_a_policy_and_an_etag(app: Front) -> Non
         (b'{"ids": ["nobody"]}', 400, "bad_query"),
         (b'{"ids": ["i1"], "release": "nobody"}', 404, "not_found"),
         (b'{"ids": ["i1"], "cutpoint": "nobody"}', 400, "bad_query"),
+        (json.dumps({"ids": ["i1", "i" * 2049]}).encode(), 422, "schema"),
         (json.dumps({"ids": ["i1"] * 65}).encode(), 413, "too_many_queries"),
         (json.dumps({"ids": ["i" * 20_000]}).encode(), 413, "too_large"),
     ],

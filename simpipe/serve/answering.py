@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from simpipe.serve.errors import DeadlineError, NotFoundError, NotReadyError
 from simpipe.serve.jobs import Engine, Job, Pictures, Reply, Verb
 from simpipe.serve.metrics import Seen
 from simpipe.serve.parse import parse
+from simpipe.serve.requests import LONGEST_ID
 
 _T = TypeVar("_T")
 Answer = Callable[[dict[str, Any], Any, Seen], Awaitable[bytes]]
@@ -77,12 +79,15 @@ class Answering:
         return orjson.dumps(await pictures.map(about, timeout=self.settings.timeout_seconds))
 
     async def about(self, release: str | None) -> dict[str, Any]:
-        return await self._in_time(self.engine.about(release))
+        with _known(release):
+            return await self._in_time(self.engine.about(release))
 
     async def releases(self) -> bytes:
         return orjson.dumps({"releases": await self._in_time(self.engine.releases())})
 
     async def _item(self, item: str, release: str | None, seen: Seen) -> dict[str, Any]:
+        if len(item) > LONGEST_ID:
+            raise NotFoundError(f"no item has an id of more than {LONGEST_ID} characters", "see the data set's ids")
         try:
             body = await self._ask(Job("items", ids=[item]), seen, release=release, timeout=self.settings.timeout_seconds)
         except QueryError as error:
@@ -91,7 +96,8 @@ class Answering:
         return {"release": found["release"], **found["items"][0]}
 
     async def _ask(self, job: Job, seen: Seen, *, release: str | None, timeout: float) -> bytes:
-        reply: Reply = await self.engine.ask(job, release=release, timeout=timeout)
+        with _known(release):
+            reply: Reply = await self.engine.ask(job, release=release, timeout=timeout)
         seen.batch, seen.probes, seen.release = reply.batch, reply.probes, reply.release
         return reply.body
 
@@ -107,3 +113,12 @@ class Answering:
         if not self.engine.status().ready:
             raise NotReadyError("no release answers yet", "ask again in a moment")
         return self.pictures
+
+
+@contextlib.contextmanager
+def _known(release: str | None) -> Iterator[None]:
+    """What the engine says of a release that is not there names folders of this machine; nobody outside needs them."""
+    try:
+        yield
+    except NotFoundError:
+        raise NotFoundError(f"there is no release or tag {str(release)[:80]!r} that can be opened", "see /v1/releases") from None

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from simpipe.config.serve import ServeConfig
 from simpipe.serve.jobs import Job, Verb
 from simpipe.serve.refusals import RefusedError
-from simpipe.serve.requests import LookupRequest, MatchRequest, QueryRequest
+from simpipe.serve.requests import LONGEST_ID, LookupRequest, MatchRequest, QueryRequest
 
 _MODELS: Mapping[str, type[QueryRequest]] = {"lookup": LookupRequest, "match": MatchRequest}
 _OPTIONS = ("cutpoint", "matcher", "group", "by_label", "target_recall", "exact", "where", "filter", "metadata")
@@ -77,6 +77,8 @@ def parse(verb: Verb, body: bytes, settings: ServeConfig) -> Asked:
     elif not all(type(item) is str for item in asking):
         raise _wrong(f"{ask}: not all of them are strings", _SEE)
     elif ask == "ids":
+        if max(map(len, asking)) > LONGEST_ID:
+            raise _wrong(f"ids: one has more than {LONGEST_ID} characters", _SEE)
         ids = asking
     else:
         images = tuple(_decoded(number, text) for number, text in enumerate(asking))

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(max_length=256)]
+LONGEST_ID = 2048  # characters: an id's hash takes a step a character
+Id = Annotated[str, Field(max_length=LONGEST_ID)]
 _FILTER = (
     'only items whose columns all fit: `{"country": "de"}`, `{"price": {"gte": 10, "lt": 20}}`, `{"brand": {"in": ["a"]}}`, '
     '`{"name": {"prefix": "ab"}}`'
@@ -22,7 +24,7 @@ class QueryRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     vectors: list[list[float]] | None = Field(None, description="n vectors of the release's dim; finite numbers", min_length=1)
-    ids: list[str] | None = Field(None, description="indexed items", min_length=1)
+    ids: list[Id] | None = Field(None, description="indexed items", min_length=1)
     images: list[str] | None = Field(
         None, description="PNG or JPEG files as base64; they go through the release's encoder", min_length=1
     )

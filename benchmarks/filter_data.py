@@ -35,13 +35,8 @@ def attributes(data: Data) -> dict[str, np.ndarray]:
     return {"lot": lot, "shelf": shelf, "rack": np.where(rng.random(n) < 0.5, shelf, rng.integers(0, STEPS, n))}
 
 
-def filtered_release(data: Data, scratch: Path, variant: str, *, memory_mib: int) -> tuple[Path, dict[str, np.ndarray]]:
-    """Imports and builds in child processes; see `releases.release`.
-
-    Returns:
-      The release's folder, and the columns.
-    """
-    columns = attributes(data)
+def filtered_release(data: Data, columns: dict[str, np.ndarray], scratch: Path, variant: str, *, memory_mib: int) -> Path:
+    """Imports and builds in child processes; see `releases.release`. Returns the release's folder."""
     path = scratch / data.key / "planted.parquet"
     held, n = len(data.held_out), len(data.items)
     if not path.exists():
@@ -60,4 +55,4 @@ def filtered_release(data: Data, scratch: Path, variant: str, *, memory_mib: int
         "queries": {"fraction": 1.2 * held / (n + held)},
         "build": {**build_of(variant), "partition_memory_mib": memory_mib},
     }
-    return build_release(config, anew=False)[0], columns
+    return build_release(config, anew=False)[0]

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.filter_data import COLUMNS, STEPS, filtered_release
+from benchmarks.filter_data import COLUMNS, STEPS, attributes, filtered_release
 from benchmarks.releases import Data, exact, recall, workplace
 from simpipe.index.searcher import Searcher, open_release
 
@@ -109,10 +109,12 @@ def main() -> None:
     options.add_argument("--block", type=int, default=1000)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--scratch")
+    options.add_argument("--release", help="the folder of a release that a run before has built of the same data")
     chosen = options.parse_args()
     with workplace(chosen.scratch) as scratch:
         data = Data.load(chosen.data, chosen.n, queries=chosen.queries)
-        folder, columns = filtered_release(data, Path(scratch), chosen.variant, memory_mib=2048)
+        columns = attributes(data)
+        folder = chosen.release or filtered_release(data, columns, Path(scratch), chosen.variant, memory_mib=2048)
         cases = [Case(data, "", 1.0, None)]
         cases += [Case(data, column, share, columns[column]) for column in COLUMNS for share in SHARES]
         about = {"data": data.name, "n": len(data.items), "variant": chosen.variant, "block": chosen.block}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ FILTERS = {
     '{"sold": true}': ("sold", lambda value: value),
     '{"label": "l3"}': ("label", lambda value: value == "l3"),
     '{"number": {"in": [70, 71, 72]}}': ("number", lambda value: value in (70, 71, 72)),
+    '{"day": {"gte": "1970-06-01", "lt": "1971-01-01"}}': ("day", lambda value: date(1970, 6, 1) <= value < date(1971, 1, 1)),
     '{"number": {"lt": 10000}}': ("number", lambda value: True),
 }
 

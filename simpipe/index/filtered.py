@@ -144,16 +144,21 @@ class FilteredSearch:
             checked = np.unique(np.linspace(0, n - 1, min(n, CHECKED)).astype(np.int64))
             over, there = self._fetch(checked)
             found = self._scan(checked)
-            self._trust.note(found.distances[there], over.distances[there])
+            self._trust.note(found.distances, over.distances, there)
             out.put(checked, found)
             left = np.setdiff1d(everything, checked)
-        if len(left) and self._trust.good(self._wanted):
+        if len(left) and self._pays(len(left)):
             found, there = self._fetch(left)
             out.put(left[there], _Found(found.distances[there], found.place[there]))
             left = left[~there]
         if len(left):
             out.put(left, self._scan(left))
         return out, self._tables, self._about("over-fetch" if self._scanned < n else "exact scan")
+
+    def _pays(self, n: int) -> bool:
+        """Whether over-fetch may be trusted, and answers so many of n queries that it is worth its cost."""
+        trust = self._trust
+        return trust.good(self._wanted) and self._fetch_costs(self._depth) <= trust.share * self._scan_costs(n)
 
     def _about(self, how: How) -> FilterAbout:
         selection = self._selection

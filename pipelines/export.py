@@ -63,11 +63,11 @@ def run(
     from simpipe.beam.io import read_summary
     from simpipe.beam.options import check_options, run_graph
 
-    job = job_of(config, "export", beam_args, name=release)
-    check_options(job)
     folder = files.located(out.rstrip("/") or out)
     if config is not None and isinstance(config.runner, DataflowRunner) and not str(folder).startswith(SCHEME):
         raise ConfigError(f"--out {folder}: is local: workers of Dataflow cannot see it", "give a gs:// address")
+    job = job_of(config, "export", beam_args, name=release)
+    check_options(job)
     target = target_of(kind)
     with open_release(root, release) as searcher:
         plan = target.plan(contents_of(searcher))

@@ -16,10 +16,12 @@ from export_data import DIM, rich_release
 from gcs_bucket import bucket_at
 from release_maker import make_release
 from test_hidden_rows import hide
+from test_runner_arguments import DATAFLOW
 
 from pipelines import export
 from simpipe import files
 from simpipe.cli import main
+from simpipe.config import parse_config
 from simpipe.errors import ConfigError, ContractError, ReleaseError
 from simpipe.exports import faiss as faiss_target
 from simpipe.exports.contract import EXPORT_JSON, ExportInfo, contents_of
@@ -211,6 +213,13 @@ def test_what_a_target_cannot_hold_is_refused_before_anything_is_written(tmp_pat
         _, info = export.run(str(tmp_path / "root"), str(tmp_path / kind), kind)
         assert info.distance == "manhattan"
     assert files.read_json(tmp_path / "vertex" / "index.json")["config"]["distanceMeasureType"] == "L1_DISTANCE"
+
+
+def test_a_local_folder_is_refused_before_a_job_goes_to_dataflow(tmp_path):
+    config = parse_config({"name": "cloud", "root": "gs://bucket/root", "source": "digits", "runner": DATAFLOW})
+    with pytest.raises(ConfigError, match="is local: workers of Dataflow cannot see it"):
+        export.run(config.root, str(tmp_path / "out"), "numpy", config=config)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_release_is_refused(tmp_path):

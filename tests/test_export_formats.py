@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from release_maker import make_release
 
 from pipelines import export
-from simpipe.errors import ConfigError, RejectedError
+from simpipe.errors import ConfigError, ContractError, RejectedError
 from simpipe.exports import columns, milvus, vertex
 from simpipe.exports.contract import Contents, Place
 from simpipe.exports.json_text import comma_joined, json_text, objects
@@ -179,7 +179,8 @@ def test_milvus_files_hold_what_the_rows_say(tmp_path):
     kinds = {field.type.value_type if pa.types.is_list(field.type) else field.type for field in found.schema}
     assert kinds <= allowed  # what the import's reader of Parquet takes, lists of them too
     assert plan.left_out == {"raw": "binary: no field of Milvus holds bytes"}
-    milvus.finish(tmp_path, plan, [{"longest": done.longest}, {"longest": {"shop": 70}}], memory=0)
+    records = [{"longest": longest, "size": 1} for longest in (done.longest, {"shop": 70})]
+    milvus.finish(tmp_path, plan, records, memory=0)
     schema = json.loads((tmp_path / "schema.json").read_text())
     fields = {field["name"]: field for field in schema["fields"]}
     assert list(fields) == [field.name for field in found.schema if field.name != "$meta"]
@@ -210,6 +211,13 @@ def test_milvus_says_which_items_it_cannot_hold():
         ("f", "column size: beyond 9223372036854775807"),
     ]
     assert longest["id"] == 1
+
+
+def test_a_file_that_milvus_does_not_read_fails_the_export(tmp_path):
+    plan = milvus.plan(Contents("r", DIM, "cosine", 10, 1, ()))
+    record = {"path": "data/items-00000-000.parquet", "size": 16_000_000_001, "items": 10, "longest": {}}
+    with pytest.raises(ContractError, match=r"16,000,000,001 bytes of 10 items; Milvus reads files of 16,000,000,000"):
+        milvus.finish(tmp_path, plan, [record], memory=0)
 
 
 def test_milvus_names_and_numbers_of_fields():

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from simpipe import files
 from simpipe.arrow import pc
-from simpipe.errors import ConfigError
+from simpipe.errors import ConfigError, ContractError
 from simpipe.exports import columns
 from simpipe.exports.contract import Contents, Finished, Place, Plan, Written
 from simpipe.exports.json_text import json_text, objects
@@ -33,7 +33,9 @@ DATA = "data"
 PATTERN = f"{DATA}/items-*.parquet"
 SCHEMA_JSON = "schema.json"
 MOST_FILES = 1024  # a request; more take several
-_FILE_BYTES = 1 << 30  # of vectors; the service reads files of 16 GB at most
+MOST_FILE_BYTES = 16_000_000_000
+_FILE_BYTES = 1 << 30  # of vectors, far below what the service reads: metadata may be larger
+_FILE_ROWS = 1 << 22
 _METRICS = {"cosine": "COSINE", "inner_product": "IP", "euclidean": "L2", "squared_euclidean": "L2"}
 DISTANCES = {
     "cosine": "COSINE gives cos, larger is nearer: distance = 1 - score",
@@ -60,7 +62,7 @@ def plan(contents: Contents) -> Plan:
     carried = {field.name: f"{field.type}{f' of {field.element}' if field.element else ''}" for field in fields}
     carried = {field.name: carried[field.name] + (f", {field.note}" if field.note else "") for field in fields}
     carried |= dict.fromkeys(dynamic, f"JSON, in the dynamic field {META}")
-    return Plan(contents, max(1, _FILE_BYTES // (4 * contents.dim)), carried, left_out)
+    return Plan(contents, min(_FILE_ROWS, max(1, _FILE_BYTES // (4 * contents.dim))), carried, left_out)
 
 
 def write(blocks: Iterator[ItemBlock], place: Place, plan: Plan) -> Written:
@@ -162,8 +164,16 @@ def _refuse(reasons: dict[int, str], rows: np.ndarray, column: str, why: str) ->
 
 
 def finish(folder: Path, plan: Plan, records: Sequence[Mapping[str, Any]], *, memory: int) -> Finished:
-    """Writes `schema.json`: the collection's schema, whose texts are as long as the longest, rounded up."""
+    """Writes `schema.json`: the collection's schema, whose texts are as long as the longest, rounded up.
+
+    Raises:
+      ContractError: a file is larger than what the service reads, which takes metadata of kilobytes an item.
+    """
     del memory
+    for record in records:
+        if record["size"] > MOST_FILE_BYTES:
+            message = f"{folder / record['path']}: {record['size']:,} bytes of {record['items']:,} items"
+            raise ContractError(f"{message}; Milvus reads files of {MOST_FILE_BYTES:,}", "build with more build.store_files")
     contents = plan.contents
     fields, dynamic, _ = fields_of(contents.item_schema)
     longest: dict[str, int] = {}

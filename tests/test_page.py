@@ -358,30 +358,3 @@ def test_a_release_that_goes_live_meanwhile_is_shown_with_the_next_answer(watche
     assert all("ink: " in card["text"] for card in watched.cards())
     releases.rollback(root)  # the other tests' release
     comes(live)
-
-
-READ = {
-    "country=de": {"country": "de"},
-    "price>=10, price<20": {"price": {"gte": 10, "lt": 20}},
-    "brand=a|b": {"brand": {"in": ["a", "b"]}},
-    "name^=ab": {"name": {"prefix": "ab"}},
-    "name^=12": {"name": {"prefix": "12"}},
-    "seen=null, ok = true": {"seen": None, "ok": True},
-    'zip="01234"': {"zip": "01234"},
-    '"odd, name" = "a|b \\"q\\""|c': {"odd, name": {"in": ['a|b "q"', "c"]}},
-    "x=-1.5e3": {"x": -1500},
-    "label=3|6": {"label": {"in": ["3", "6"]}},
-    '{"price": {"gt": 1}}': {"price": {"gt": 1}},
-    "toString=1": {"toString": 1},
-    " ": None,
-}
-REFUSED = ("label", "label>", "=3", "a=1, a=2", "a>1|2", "{", 'a="', "a=1 b=2=")
-
-
-def test_filters_are_read_as_typed(watched: Watched) -> None:
-    page = watched.open()
-    read = "async text => { try { return (await import('/filter.js')).parse(text) } catch (error) { return error.message } }"
-    for text, expected in READ.items():
-        assert page.evaluate(read, text) == expected, text
-    for text in REFUSED:
-        assert isinstance(page.evaluate(read, text), str), text

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import deque
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from typing import Any
 
 from simpipe.errors import SimpipeError
@@ -104,7 +105,13 @@ def main(link: socket.socket, opening: Opening, batch: int, slowly: bool) -> Non
 
 
 def _settle() -> None:
-    """Ends with the server, and not by the signals that a terminal or a supervisor sends to all: it ends the pipe."""
+    """Ends with the server, and not by the signals that a terminal or a supervisor sends to all: it ends the pipe.
+
+    Also where it is stopped at that moment: the process that it was forked from ends with the server, and this one with that. So
+    it may not hold the pipe by which that one sees that somebody still wants it.
+    """
+    with contextlib.suppress(AttributeError, TypeError, OSError):
+        os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     gc.set_threshold(_YOUNG, 20, 100)

@@ -35,6 +35,8 @@ from simpipe.matchers import match_labels
 from simpipe.probability import fit_probability
 from simpipe.types import Neighbors
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 METRICS = (*DEFAULT_METRICS, "open_set_fpr")
 SITES = ("north", "south", "west")
 

@@ -18,6 +18,8 @@ from simpipe.config import parse_config
 from simpipe.errors import ConfigError, ContractError
 from simpipe.groups import DEDUPE_JSON, GroupsInfo
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CUTOFF = 1e-3
 TWINS, CHAIN = 25, 60
 

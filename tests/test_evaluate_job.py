@@ -27,6 +27,8 @@ from simpipe.ids import holdout
 from simpipe.index.query import answer_all
 from simpipe.manifest import Manifest
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 N = 1500
 EVALUATE = {"k": 5, "recall_at": [1, 5], "exact_queries": 60, "max_r": 30, "slices": ["color", "year"], "worst": 4}
 

@@ -56,7 +56,8 @@ class _Fuzz:
 
     def __init__(self, seed: int) -> None:
         self._draw = random.Random(seed)
-        self._vectors = queries(64).tolist()
+        self._vectors = queries(64).round(4).tolist()
+        self._rows = json.dumps(self._vectors).encode()[1:-1]
         self._ways: tuple[Callable[[], bytes], ...] = (
             *((self.honest,) + (self._typed,) * 4 + (self._numbers,) * 2 + (self._fields,) * 2),
             *(self._deep, self._large, self._cut, self._bytes, self._binary, self._encoded, self._long, self._literal),
@@ -112,8 +113,8 @@ class _Fuzz:
         return b'{"ids": ["a"], "filter": ' + within + b"}" if self._draw.random() < 0.5 else b'{"vectors": ' + within + b"}"
 
     def _large(self) -> bytes:
-        rows = self._vectors * self._draw.choice((2, 4, 4, 8, 16, 65, 80))
-        return json.dumps({"vectors": rows, "k": self._draw.choice((1, 10))}).encode()
+        rows = b", ".join([self._rows] * self._draw.choice((1, 2, 4, 8, 65, 80)))  # of 64 vectors
+        return b'{"vectors": [%b], "k": %d}' % (rows, self._draw.choice((1, 10)))
 
     def _long(self) -> bytes:
         return json.dumps({"ids": ["x" * self._draw.choice((10, 10_000, 1_000_000))] * self._draw.choice((1, 5))}).encode()

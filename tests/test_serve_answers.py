@@ -130,6 +130,12 @@ def test_lookup_with_a_cutpoint_says_what_is_within(searcher):
     ]
 
 
+def test_probes(searcher):
+    (found,) = answer(searcher, [Job("lookup", ASKED, k=2)])
+    assert found.probes == 11.0, "routed by hash, every partition is asked"
+    assert answer(searcher, [Job("lookup", ASKED, k=2, options={"filter": {"label": "l1"}})])[0].probes is None
+
+
 def test_equal_jobs_are_one_block_and_others_are_not(searcher):
     jobs = [Job("lookup", ASKED[row : row + 1], k=2 + row % 2) for row in range(10)]
     jobs.append(Job("lookup", ASKED[:1], k=2, options={"exact": True}))

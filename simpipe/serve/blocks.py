@@ -13,6 +13,8 @@ from simpipe.index.searcher import Searcher
 from simpipe.serve.jobs import Job
 from simpipe.types import Matches, Neighbors
 
+_PROBED, _ONE_IN = 16, 16  # queries of a block whose partitions are counted; smaller blocks of which it is done in one
+
 
 @dataclass(frozen=True)
 class Block:
@@ -46,7 +48,7 @@ def search_block(searcher: Searcher, block: Block, job: Job) -> Records:
         return _matched(ask, job.k)
     limit = _limit(searcher, options)
     found, about = ask.lookup(job.k, own_first=True)
-    return Records(_records(searcher, block.names, ask.labels, found, options, limit), about)
+    return Records(_records(searcher, block.names, ask.labels, found, options, limit), about, ask.probes(job.k))
 
 
 class _Ask:
@@ -78,6 +80,21 @@ class _Ask:
         found = searcher.lookup_filtered(self._vectors, k, wanted, query_ids=own, own_first=own_first, **self._how)
         return found.neighbors, found.about.to_json()
 
+    def probes(self, k: int) -> float | None:
+        """Partitions asked a query, mean of some queries of some blocks: routing them again costs, if little.
+
+        None where that is not looked at, or where a filter or its own exact scan decides.
+        """
+        vectors = self._vectors
+        if vectors is None or not len(vectors) or self.options.get("filter") is not None or self._how.get("exact"):
+            return None
+        if len(vectors) < _PROBED and vectors[0].view(np.uint32)[0] % _ONE_IN:  # as good as by chance
+            return None
+        searcher, step = self.searcher, -(-len(vectors) // _PROBED)
+        setting = searcher.setting_for(target_recall=self._how.get("target_recall"))
+        asked = searcher.ask(searcher.check_queries(vectors[::step]), k, setting, self._how.get("where"))
+        return float(asked.sum(axis=1).mean())
+
     def matches(self, cutpoint: str, **which: Any) -> Matches:
         """As `BaseSearcher.match`."""
         depth = self.searcher.rules.depth
@@ -106,7 +123,7 @@ def _matched(ask: _Ask, k: int) -> Records:
         about |= {"group": group, "group_cutpoint": searcher.rules.has_own(group, cutpoint)}
     results = _records(searcher, ask.names, ask.labels, found, options, None)
     lines = zip(results, _match_records(matches, cutpoint, about), strict=True)
-    return Records([{"query": None, "label": None, "match": match, **record} for record, match in lines], filtered)
+    return Records([{"query": None, "label": None, "match": match, **record} for record, match in lines], filtered, ask.probes(k))
 
 
 def _match_records(matches: Matches, cutpoint: str, about: dict[str, Any]) -> list[dict[str, Any]]:

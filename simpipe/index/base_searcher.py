@@ -21,9 +21,10 @@ from simpipe.index.gathered import Gathered
 from simpipe.index.merge import TopK, without_self
 from simpipe.index.partitions import Partition
 from simpipe.index.router import Router
-from simpipe.index.rows import names_of, place_of, ties_of
+from simpipe.index.rows import Rows, names_of, place_of, ties_of
 from simpipe.index.selection import Selection, Selections
 from simpipe.index.setting import ALL, SearchSetting
+from simpipe.index.stored import Vectors
 from simpipe.types import Neighbors
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ class BaseSearcher(BaseMatcher):
     @abstractmethod
     def partition(self, number: int) -> Partition:
         """A partition, loaded or built once."""
+
+    def rows_and_vectors(self, number: int) -> tuple[Rows, Vectors]:
+        """What a scan of a partition needs, hidden rows among it."""
+        part = self.partition(number)
+        return part.rows, part.vectors
 
     @abstractmethod
     def items_of(self, ids: Sequence[str]) -> pa.Table:

@@ -42,7 +42,7 @@ _GOOD = 0.98  # share of the true neighbors that it must have found
 _ALONE = 8e6  # multiplications of a scan that one thread does
 # Microseconds of CPU: a multiplication of a scan; a float gathered; a call for a partition; a neighbor over-fetched; and a search
 # where the release has no profile that says.
-_PRODUCT, _GATHER, _CALL, _NEIGHBOR, _SEARCH = 1e-4, 1e-3, 60.0, 2.0, 100.0
+_PRODUCT, _GATHER, _CALL, _NEIGHBOR, _SEARCH = 6.5e-5, 1e-3, 60.0, 2.0, 100.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class FilteredSearch:
 
     Args:
       searcher: that is asked. queries: float32[n, dim], prepared. k: neighbors a query.
-      selection: of the rows that fit. trust: of over-fetch for this filter. gathered: the items of a small selection.
+      selection: of the rows that fit. trust: of over-fetch for this filter. gathered: the items that fit as one index.
       setting, where: how to ask, as in `BaseSearcher.lookup`. wanted: recall that over-fetch has to reach.
     """
 
@@ -117,7 +117,7 @@ class FilteredSearch:
     ) -> None:
         self._searcher, self._queries, self._k, self._selection = searcher, queries, k, selection
         self._trust, self._wanted, self._gathered = trust, max(wanted, _GOOD), gathered
-        self._small = where is None and int(selection.counts.sum()) * searcher.dim <= MOST
+        self._small = int(selection.counts.sum()) * searcher.dim <= MOST
         self._setting = _deepened(setting)
         values = [where] * len(queries) if isinstance(where, str) else where
         holds = selection.counts > 0
@@ -173,7 +173,7 @@ class FilteredSearch:
         asked = self._any[which]
         self._used |= asked.any(axis=0)
         selection, partition = self._selection, self._searcher.partition
-        if self._small:
+        if self._where is None:
             # Each thread a part of the queries; few of them are answered before threads have started.
             threads = processors() if len(which) * selection.items * self._searcher.dim > _ALONE else 1
             held = self._gathered()
@@ -197,10 +197,9 @@ class FilteredSearch:
     def _scan_costs(self, n: int) -> float:
         """Microseconds of CPU a query, of n at once."""
         floats = float((self._any @ self._selection.counts).mean()) * self._searcher.dim
-        if self._small:  # gathered once
-            return floats * _PRODUCT + _CALL / n
-        calls = float(self._any.any(axis=0).sum())
-        return floats * (_PRODUCT + _GATHER / min(n, 512)) + _CALL * calls / n
+        gather = 0.0 if self._small and self._where is None else _GATHER / min(n, 512)  # small ones are kept
+        calls = 1.0 if self._where is None else float(self._any.any(axis=0).sum())
+        return floats * (_PRODUCT + gather) + _CALL * calls / n
 
     # --- over-fetch --------------------------------------------------------------------------------------------------
 

@@ -269,6 +269,10 @@ class Searcher(BaseSearcher):
         rows = tuple(part.rows for part in manifest.partitions)
         return Selections(self.title, columns, rows=rows, hidden=self.hidden)
 
+    def rows_and_vectors(self, number: int) -> tuple[Rows, Vectors]:
+        """Without loading the partition's index."""
+        return self.rows(number), self.stored_vectors(number)
+
     def stored_vectors(self, number: int) -> Vectors:
         """The vectors of a partition, verified and mapped, without its index."""
         manifest, folder = self.manifest, self._verified_folder(number)

@@ -14,8 +14,8 @@ _FILTER = (
     '`{"name": {"prefix": "ab"}}`'
 )
 _VECTORS = {"vectors": [[0.12, -0.5, 0.31], [0.9, 0.02, -0.4]], "k": 5}
-_IDS = {"ids": ["digits-00008"], "k": 3, "cutpoint": "optimal", "metadata": True}
-_MATCH = {"ids": ["digits-00008"], "cutpoint": "precision>=0.99", "k": 5}
+_IDS = {"ids": ["digits-00053"], "k": 3, "cutpoint": "optimal", "metadata": True}
+_MATCH = {"ids": ["digits-00053"], "cutpoint": "precision>=0.99", "k": 5}
 
 
 class QueryRequest(BaseModel):

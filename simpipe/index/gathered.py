@@ -1,5 +1,5 @@
-"""The rows that fit a filter, from all partitions, as one exact index. Of a narrow filter their vectors are gathered in memory, for
-the queries that follow.
+"""The rows that fit a filter, from all partitions, as one exact index. Of a narrow filter their vectors are gathered in memory,
+for the queries that follow.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ from simpipe.errors import (
 )
 from simpipe.index.query import QuerySpec, answer_all
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def ran(vectors_config, tmp_path_factory):

@@ -148,7 +148,8 @@ def digits_data() -> ReportData:
         )
         for i in dict.fromkeys([*wrong_first, *far, *range(5, 12)])
     ][:10]
-    points, method, explained = project(vectors[items], seed=0)
+    drawn = items[::4]
+    points, method, explained = project(vectors[drawn], seed=0)
     splits = {
         "train": {name: int((labels[items] == name).sum()) for name in names if name not in UNSEEN},
         "index": {name: int((labels[items] == name).sum()) for name in UNSEEN},
@@ -188,7 +189,7 @@ def digits_data() -> ReportData:
         confusion=confusion,
         confusion_cutpoint="optimal",
         queries=cards,
-        projection=Projection(points, list(labels[items]), [label in UNSEEN for label in labels[items]], method, explained),
+        projection=Projection(points, list(labels[drawn]), [label in UNSEEN for label in labels[drawn]], method, explained),
         unseen_classes=list(UNSEEN),
     )
 

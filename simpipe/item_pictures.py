@@ -64,7 +64,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def fetch_pictures(sets: list[tuple[Path, DatasetInfo]], items: Mapping[str, str | None]) -> dict[str, tuple[np.ndarray, Any]]:
-    """Inputs of items with their `InputSpec`; those that are nowhere are left out. Imports TensorFlow.
+    """Inputs of items with their `InputSpec`; those that are nowhere are left out. Imports no TensorFlow.
 
     Args:
       sets: from `example_sets`. items: label by id, None without one.
@@ -75,5 +75,7 @@ def fetch_pictures(sets: list[tuple[Path, DatasetInfo]], items: Mapping[str, str
     for folder, info in sets:
         left = {name: label for name, label in items.items() if name not in found}
         if left:
-            found |= {name: (picture, info.input) for name, picture in fetch_inputs(folder, info, list(left), left).items()}
+            found |= {
+                name: (picture, info.input) for name, picture in fetch_inputs(folder, info, list(left), left, plain=True).items()
+            }
     return found

@@ -37,5 +37,9 @@ def test_every_example_is_found_as_it_was_written(tmp_path: Path, compression: s
         assert found.keys() == labels.keys()
         for name, picture in zip(ids.tolist(), x, strict=True):
             np.testing.assert_array_equal(found[name][..., 0], picture)
+        plain = fetch_inputs(tmp_path / "examples", info, [*ids.tolist(), "picture 0"], known, plain=True)
+        assert plain.keys() == labels.keys()
+        for name in labels:
+            np.testing.assert_array_equal(plain[name], found[name])
     few = {"picture 5": "0", "picture 599": labels["picture 599"], "nobody": "0", "stranger": "no such class", "plain": None}
     assert fetch_inputs(tmp_path / "examples", info, list(few), few).keys() == {"picture 5", "picture 599"}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from simpipe.data.examples import DatasetInfo, ShardInfo
+from simpipe.data.examples import DatasetInfo, InputSpec, ShardInfo
+from simpipe.data.plain_examples import parse_pictures
 from simpipe.data.record_reader import read_records
 from simpipe.ids import bucket_of
 from simpipe.storage import Folder, open_folder
@@ -17,14 +18,21 @@ _NO_CLASS = -2
 
 
 def fetch_inputs(
-    folder: str | Path | Folder, info: DatasetInfo, ids: Sequence[str], labels: Mapping[str, str | None] | None = None
+    folder: str | Path | Folder,
+    info: DatasetInfo,
+    ids: Sequence[str],
+    labels: Mapping[str, str | None] | None = None,
+    *,
+    plain: bool = False,
 ) -> dict[str, np.ndarray]:
     """Inputs of examples by id, as stored: arrays of `info.input.shape`. Ids that are not there are left out.
 
-    Imports TensorFlow. Outside of the train split an id's shard follows from its hash; in it a class lies in few shards.
+    Imports TensorFlow, unless `plain`. Outside of the train split an id's shard follows from its hash; in it a class lies in
+    few shards.
 
     Args:
       labels: class names of ids, None for an example without a label. An id that is not in it is looked for in all runs.
+      plain: pictures only, read without TensorFlow; a JPEG may come out a little different, as another library decodes it.
     """
     opened, unique = open_folder(folder), sorted(set(ids))
     index_of = {name: index for index, name in enumerate(info.class_names)}
@@ -36,7 +44,7 @@ def fetch_inputs(
         for number, shard in enumerate(info.splits[split].shards):
             here = {name for name in left if split == "train" or shard_of[name] == number}
             for begin, stop in _spans(shard, {known.get(name) for name in here}):
-                inputs = _of_run(opened, shard, info, begin, stop, here)
+                inputs = _of_run(opened, shard, info, begin, stop, here, plain=plain)
                 found |= inputs
                 left -= inputs.keys()
                 here -= inputs.keys()
@@ -53,21 +61,28 @@ def _spans(shard: ShardInfo, classes: set[int | None]) -> list[tuple[int, int]]:
 
 
 def _of_run(
-    folder: Folder, shard: ShardInfo, info: DatasetInfo, first: int, stop: int, wanted: set[str]
+    folder: Folder, shard: ShardInfo, info: DatasetInfo, first: int, stop: int, wanted: set[str], *, plain: bool
 ) -> dict[str, np.ndarray]:
     """The wanted examples among some records of a shard; reads no further than to the last of them."""
+    parse = parse_pictures if plain else _parse
+    names, found = {name.encode() for name in wanted}, {}
+    for start in range(first, stop, _ROWS):
+        records = read_records(folder, shard, start, min(start + _ROWS, stop)).data
+        found |= {name.decode(): value for name, value in parse(records, names, info.input).items()}
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+def _parse(records: np.ndarray, wanted: Collection[bytes], spec: InputSpec) -> dict[bytes, np.ndarray]:
+    """The inputs of wanted examples by id, by TensorFlow."""
     import tensorflow as tf
 
     from simpipe.data.parsing import parse_batch
 
-    found: dict[str, np.ndarray] = {}
-    for start in range(first, stop, _ROWS):
-        records = read_records(folder, shard, start, min(start + _ROWS, stop)).data
-        ids = tf.io.parse_example(records, {"id": tf.io.FixedLenFeature([], tf.string, "")})["id"].numpy()
-        rows = np.flatnonzero(np.isin(ids.astype(bytes), [name.encode() for name in wanted]))
-        if len(rows):
-            inputs = parse_batch(tf.constant(records[rows]), info.input)[2].numpy()
-            found |= dict(zip((ids[row].decode() for row in rows), inputs, strict=True))
-        if len(found) == len(wanted):
-            break
-    return found
+    ids = tf.io.parse_example(records, {"id": tf.io.FixedLenFeature([], tf.string, "")})["id"].numpy()
+    rows = np.flatnonzero(np.isin(ids.astype(bytes), list(wanted)))
+    if not len(rows):
+        return {}
+    inputs = parse_batch(tf.constant(records[rows]), spec)[2].numpy()
+    return dict(zip((ids[row] for row in rows), inputs, strict=True))

@@ -47,7 +47,8 @@ class ProcessPictures:
         self._bytes = self._number = 0
         self._started = float("-inf")
         self._starting = asyncio.Lock()
-        self._closed = self._awake = False  # awake: the process has answered something
+        self._closed = False
+        self._awake: set[str] = set()  # what the process has answered already
         self._kept: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._kept_bytes = 0
         self._maps: OrderedDict[str, asyncio.Task[dict[str, Any]]] = OrderedDict()
@@ -148,7 +149,7 @@ class ProcessPictures:
                     await child.stdin.drain()
                 about, data = await answer
         except TimeoutError:
-            if not self._awake:
+            if head["verb"] not in self._awake:
                 raise NotReadyError(
                     "the process for pictures is still loading its libraries", "ask again in some seconds"
                 ) from None
@@ -176,7 +177,7 @@ class ProcessPictures:
             rest = self._started + _RESTART - time.monotonic()
             if rest > 0:
                 await asyncio.sleep(rest)
-            self._started, self._awake = time.monotonic(), False
+            self._started, self._awake = time.monotonic(), set()
             more = ["--warm"] if self._warm else []
             # Where this process found simpipe, the other one finds it too, whatever its folder.
             found = os.pathsep.join(path for path in sys.path if path)
@@ -197,7 +198,7 @@ class ProcessPictures:
                 head, body = wire.LENGTHS.unpack(await child.stdout.readexactly(wire.LENGTHS.size))
                 about = json.loads(await child.stdout.readexactly(head))
                 data = await child.stdout.readexactly(body)
-                self._awake = True
+                self._awake.add(about["verb"])
                 answer = self._waiting.get(about["number"])
                 if answer is not None and not answer.done():
                     answer.set_result((about, data))

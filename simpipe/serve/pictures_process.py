@@ -1,6 +1,7 @@
 """The process for pictures: reads messages from its standard input and answers on its standard output until the input ends.
 
-Pictures wait for one thread, maps for another one that gives way to everything else.
+Three threads: queries wait for one, which loads TensorFlow; pictures of items for another one, which does without; maps for a
+third one that gives way to everything else.
 """
 
 from __future__ import annotations
@@ -40,31 +41,32 @@ class PicturesProcess:
     def __init__(self, work: PictureWork, out: BinaryIO) -> None:
         self._work, self._out = work, out
         self._lock = threading.Lock()
-        self._pictures: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._maps: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._waiting: dict[str, queue.SimpleQueue[Job]] = {verb: queue.SimpleQueue() for verb in ("embed", "picture", "map")}
 
     def run(self, source: BinaryIO, *, warm: bool) -> None:
         """Serves the messages of a file until it ends."""
-        threading.Thread(target=self._serve_pictures, args=(warm,), daemon=True).start()
-        threading.Thread(target=self._serve_maps, daemon=True).start()
+        for serve, given in ((self._serve_queries, (warm,)), (self._serve_pictures, ()), (self._serve_maps, ())):
+            threading.Thread(target=serve, args=given, daemon=True).start()
         while (message := wire.read(source)) is not None:
-            (self._maps if message[0]["verb"] == "map" else self._pictures).put(message)
+            self._waiting[message[0]["verb"]].put(message)
 
-    def _serve_pictures(self, warm: bool) -> None:
+    def _serve_queries(self, warm: bool) -> None:
         if warm:
-            with contextlib.suppress(SimpipeError):  # who asks hears why
+            with contextlib.suppress(Exception):  # who asks hears why
                 self._work.warm()
         while True:
-            jobs = [self._pictures.get()]
+            head, body = self._waiting["embed"].get()
+            self._answer(head, lambda head=head, body=body: self._embed(head, body))
+
+    def _serve_pictures(self) -> None:
+        while True:
+            jobs = [self._waiting["picture"].get()]
             with contextlib.suppress(queue.Empty):
                 while len(jobs) < _TOGETHER:
-                    jobs.append(self._pictures.get_nowait())
+                    jobs.append(self._waiting["picture"].get_nowait())
             by_release: dict[str, list[dict[str, Any]]] = {}
-            for head, body in jobs:
-                if head["verb"] == "picture":
-                    by_release.setdefault(head["release"], []).append(head)
-                else:
-                    self._answer(head, lambda head=head, body=body: self._embed(head, body))
+            for head, _ in jobs:
+                by_release.setdefault(head["release"], []).append(head)
             for release, heads in by_release.items():
                 self._fetch(release, heads)
 
@@ -97,7 +99,7 @@ class PicturesProcess:
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while True:
-            head, _ = self._maps.get()
+            head, _ = self._waiting["map"].get()
             self._answer(head, lambda head=head: ({}, json.dumps(self._work.map(head["release"])).encode()))
 
     def _answer(self, head: dict[str, Any], work: Callable[[], tuple[dict[str, Any], bytes]]) -> None:
@@ -110,7 +112,7 @@ class PicturesProcess:
             said = {"kind": "SimpipeError", "message": f"{type(error).__name__}: {error}", "cure": "report it"}
             about, body = {"error": said}, b""
         with self._lock:
-            self._out.write(wire.encode({"number": head["number"], **about}, body))
+            self._out.write(wire.encode({"number": head["number"], "verb": head["verb"], **about}, body))
             self._out.flush()
 
 

@@ -24,6 +24,7 @@ from simpipe import releases
 from simpipe.config import parse_config
 from simpipe.embeddings import vectors_column
 
+PATIENCE = 180_000  # milliseconds; a busy machine is slow, not wrong
 ITEM = "digits-00000"  # is indexed
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # The browser itself asks nobody anything, and runs where there is no sandbox and no graphics card.
@@ -116,6 +117,7 @@ class Watched:
 
     def __init__(self, context: Any, url: str) -> None:
         self.page = context.new_page()
+        self.page.set_default_timeout(PATIENCE)
         self.url = url
         self.requests: list[str] = []
         self.complaints: list[str] = []
@@ -136,7 +138,7 @@ class Watched:
 
     def until(self, true: str) -> None:
         """Waits for an expression of the page. Playwright's own way needs `eval`, which the page's policy forbids."""
-        for _ in range(1200):
+        for _ in range(PATIENCE // 50):
             if self.page.evaluate(true):
                 return
             self.page.wait_for_timeout(50)

@@ -254,7 +254,7 @@ def test_it_is_used_by_the_keyboard_alone(watched: Watched, url: str) -> None:
     watched.until(f"document.querySelector('.asked .id').textContent.includes('{again}')")
     assert [card["id"] for card in watched.cards()] == [each["id"] for each in asked(url, name=again)]
     page.locator("#map").scroll_into_view_if_needed()
-    page.wait_for_selector(".frame canvas", timeout=60_000)
+    page.wait_for_selector(".frame canvas")
     page.locator(".frame canvas").focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowUp", "+", "ArrowLeft"):
         page.keyboard.press(key)
@@ -268,7 +268,7 @@ def test_it_is_used_by_the_keyboard_alone(watched: Watched, url: str) -> None:
 def test_a_point_of_the_map_is_hovered_clicked_and_listed(watched: Watched, url: str) -> None:
     page = watched.open(f"/?id={ITEM}")
     page.locator("#map").scroll_into_view_if_needed()
-    page.wait_for_selector(".frame canvas", timeout=60_000)
+    page.wait_for_selector(".frame canvas")
     shown = httpx.get(f"{url}/v1/map", timeout=60).json()
     page.locator(".frame canvas").scroll_into_view_if_needed()
     box = page.locator(".frame canvas").bounding_box()
@@ -295,7 +295,7 @@ def test_a_phone_shows_it_without_scrolling_sideways_and_controls_have_names(wat
     page = watched.open(f"/?id={ITEM}&with=previous&filter=")
     page.wait_for_selector(".side >> nth=1")
     page.locator("#map").scroll_into_view_if_needed()
-    page.wait_for_selector(".frame canvas", timeout=60_000)
+    page.wait_for_selector(".frame canvas")
     page.get_by_text("How to write a filter").click()
     assert watched.sideways() == 0
     wide = """() => [...document.querySelectorAll("body *")].filter(each => !each.closest(".scroll, .sr, .skip, svg")

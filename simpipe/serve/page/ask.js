@@ -1,8 +1,9 @@
 // What is asked with: a picture that was chosen, dropped or pasted, an id, or one of some items.
 
 import * as api from "./api.js";
-import { image, labelOf } from "./cards.js";
+import { labelOf } from "./cards.js";
 import { byId, make } from "./dom.js";
+import { image } from "./pictures.js";
 
 const PICKS = 18;
 const SIDE = 2048, BYTES = 4 << 20; // larger pictures are made smaller before they are sent

@@ -3,17 +3,10 @@
 import * as api from "./api.js";
 import { likely, make, plain, plural, short } from "./dom.js";
 import { cutOf, distanceName, ranks, verdict } from "./model.js";
+import { image } from "./pictures.js";
 import { cutpointSlider } from "./slider.js";
 
 const COLUMNS = 3; // of metadata on a card
-
-/** A picture, hidden where there is none to be had; small ones keep their pixels. */
-export function image(source, alt) {
-  const element = make("img", { src: source, alt, loading: "lazy", decoding: "async", width: 104, height: 104 });
-  element.addEventListener("load", () => element.classList.toggle("pixels", element.naturalWidth < 64));
-  element.addEventListener("error", () => element.closest(".what")?.replaceChildren(make("span", { class: "nothing" }, "no picture")));
-  return element;
-}
 
 export const labelOf = (label) => (label === null || label === undefined ? "no label" : label);
 
@@ -73,9 +66,9 @@ function heading(about) {
 }
 
 function queryPicture({ about, asked, answer }) {
-  if (asked.url) return make("div", { class: "what" }, image(asked.url, `query ${asked.name}`));
+  if (asked.url) return make("div", { class: "what" }, image(asked.url, `query ${asked.name}`, true));
   const id = answer.results[0].query;
-  return about.pictures ? make("div", { class: "what" }, image(api.picture(id, about.release), `query ${id}`)) : null;
+  return about.pictures ? make("div", { class: "what" }, image(api.picture(id, about.release), `query ${id}`, true)) : null;
 }
 
 function filterNote(filter) {
@@ -101,7 +94,7 @@ function cardOf(neighbor, { about, answer, other }, on) {
   const known = query.label !== null && query.label !== undefined;
   const wrong = known && neighbor.label !== query.label;
   const beyond = make("span", { class: "id far", hidden: true }, "beyond cutpoint");
-  const what = about.pictures ? make("span", { class: "what" }, image(api.picture(neighbor.id, about.release), "")) : make("span", { class: "word", "aria-hidden": "true" }, labelOf(neighbor.label));
+  const what = about.pictures ? make("span", { class: "what" }, image(api.picture(neighbor.id, about.release), "", true)) : make("span", { class: "word", "aria-hidden": "true" }, labelOf(neighbor.label));
   const element = make(
     "li",
     { class: `card${wrong ? " wrong" : ""}`, "data-id": neighbor.id, "data-distance": neighbor.distance },

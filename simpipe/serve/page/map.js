@@ -1,9 +1,10 @@
 // The map: a sample of the items in two dimensions, with pointer and keys.
 
 import * as api from "./api.js";
-import { image, labelOf } from "./cards.js";
+import { labelOf } from "./cards.js";
 import { count, make, table } from "./dom.js";
 import { drawMark, markOf, repeats, swatch } from "./marks.js";
+import { image } from "./pictures.js";
 
 const PAD = 16, MAX_ZOOM = 60, LISTED = 200, IN_LEGEND = 40;
 
@@ -93,7 +94,7 @@ export function mapOf(about, data, ask) {
     active = i;
     tip.hidden = i < 0;
     if (i >= 0) {
-      const what = about.pictures ? make("div", { class: "what" }, image(api.picture(ids[i], about.release), "")) : null;
+      const what = about.pictures ? make("div", { class: "what" }, image(api.picture(ids[i], about.release), "", true)) : null;
       tip.replaceChildren(...[what, make("strong", {}, labelOf(labels[i])), make("span", { class: "id" }, ids[i])].filter(Boolean));
       if (aloud) said.textContent = `${labelOf(labels[i])}, ${ids[i]}`;
     }

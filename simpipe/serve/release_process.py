@@ -30,6 +30,7 @@ from simpipe.serve.pictures_wire import error_of
 _READ = 1 << 20
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _YOUNG = 20_000  # objects until the collector looks: answers make many that live for milliseconds
+_FEW = 16  # neighbors up to which a query counts once
 _TRIM_AFTER = 0.5  # seconds without a job until freed memory goes back
 
 
@@ -66,11 +67,16 @@ class _Inbox:
             if not self._jobs:
                 return None
             taken = [self._jobs.popleft()]
-            count = taken[0].job.queries
-            while self._jobs and count + self._jobs[0].job.queries <= queries:
+            count = _weight(taken[0].job)
+            while self._jobs and count + _weight(self._jobs[0].job) <= queries:
                 taken.append(self._jobs.popleft())
-                count += taken[-1].job.queries
+                count += _weight(taken[-1].job)
             return taken
+
+
+def _weight(job: Job) -> int:
+    """Its queries; those that ask for many neighbors count several times, since answers take most of the memory."""
+    return job.queries * max(1, job.k // _FEW)
 
 
 def main(link: socket.socket, opening: Opening, batch: int, slowly: bool) -> None:
@@ -99,6 +105,8 @@ def main(link: socket.socket, opening: Opening, batch: int, slowly: bool) -> Non
         _serve(link, searcher, batch)
     except (BrokenPipeError, ConnectionResetError):
         pass  # the server has gone
+    except Exception:
+        traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(0)  # nobody waits for what is still being made

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from line_runs import broken_vectors, items_of, run
+from line_runs import broken_vectors, built, items_of, run
 
 import simpipe
 from simpipe import files, releases
@@ -66,7 +66,7 @@ def test_every_item_is_its_own_nearest_neighbor_over_eleven_partitions(ran):
 
 def test_items_come_first_among_exact_twins(vectors_config, tmp_path):
     source = broken_vectors(tmp_path, lambda x, ids: x.__setitem__(slice(10, 60), x[10].copy()))
-    line, _ = run(vectors_config(tmp_path / "r", source=source))
+    line = built(vectors_config(tmp_path / "r", source=source))
     searcher = simpipe.open_release(line.root)
     ids = sorted(items_of(line.root))
     found = searcher.lookup_items(ids, 3)
@@ -169,9 +169,9 @@ def test_blocks_of_any_size_give_the_same_items(ran, vectors_config, tmp_path, m
         source["ids"] = str(tmp_path / "ids.txt")
     elif ids is None:
         source["ids"] = None
-    whole = items_of(Path(ran[0].root)) if ids else items_of(run(vectors_config(tmp_path / "one", source=source))[0].root)
+    whole = items_of(Path(ran[0].root)) if ids else items_of(built(vectors_config(tmp_path / "one", source=source)).root)
     monkeypatch.setattr("simpipe.data.vectors.BLOCK_ROWS", 700)
-    line, _ = run(vectors_config(tmp_path / "five", source=source))
+    line = built(vectors_config(tmp_path / "five", source=source))
     assert len(EmbeddingsInfo.load(line.embeddings[0]).of_splits("index")) == 5
     assert items_of(line.root) == whole
 

@@ -23,6 +23,8 @@ from simpipe.errors import (
     SourceError,
 )
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.mark.parametrize(
     ("change", "error", "text"),

@@ -21,6 +21,8 @@ from simpipe.prune import prune
 from simpipe.run_summary import KEPT, RunSummary, Step
 from simpipe.verbs.options import RECORDED
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FIELDS = {
     *("format", "run_id", "verb", "config", "state", "outcome", "started_at", "finished_at", "seconds", "cpu_seconds"),
     *("simpipe_version", "runner", "release", "items", "live", "message", "error", "steps", "jobs", "gate", "facts"),

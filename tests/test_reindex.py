@@ -19,6 +19,8 @@ from simpipe.cli import main
 from simpipe.config import Config
 from simpipe.errors import ConfigError, ReleaseError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Catalogue = tuple[Path, model.Truth]
 
 

@@ -15,6 +15,8 @@ from simpipe import files, releases
 from simpipe.config import Config
 from simpipe.manifest import Manifest
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SAME = ("router.npz", "partitions/", "store/")  # the rest of a release holds times
 PRISM = shutil.which(os.environ.get("SIMPIPE_PRISM", "prism"))
 

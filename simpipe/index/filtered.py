@@ -36,13 +36,13 @@ How = Literal["exact scan", "over-fetch", "none match"]
 
 _DEEPEST = 1024  # neighbors that an ANN index is asked for
 _DEEPER = 4  # times as many in the second round
-_EFFORT = 2  # times the backend's effort, and the probes
-_WIDER = 4  # times the margin: deep neighbors lie farther out
+_EFFORT = 1.5  # times the backend's effort, and the probes
+_WIDER = 1.5  # times the margin: deep neighbors lie farther out
 _GOOD = 0.98  # share of the true neighbors that it must have found
 _ALONE = 8e6  # multiplications of a scan that one thread does
 # Microseconds of CPU: a multiplication of a scan; a float gathered; a call for a partition; a neighbor over-fetched; and a search
 # where the release has no profile that says.
-_PRODUCT, _GATHER, _CALL, _NEIGHBOR, _SEARCH = 6.5e-5, 1e-3, 60.0, 2.0, 100.0
+_PRODUCT, _GATHER, _CALL, _NEIGHBOR, _SEARCH = 6.5e-5, 1e-3, 60.0, 1.0, 100.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class FilteredSearch:
         self._searcher, self._queries, self._k, self._selection = searcher, queries, k, selection
         self._trust, self._wanted, self._gathered = trust, max(wanted, _GOOD), gathered
         self._small = int(selection.counts.sum()) * searcher.dim <= MOST
-        self._setting = _deepened(setting)
+        self._given, self._setting = setting, _deepened(setting)
         values = [where] * len(queries) if isinstance(where, str) else where
         holds = selection.counts > 0
         self._any = searcher.router.ask(queries, ALL, values) & holds
@@ -135,7 +135,8 @@ class FilteredSearch:
         out, everything = _Found.empty(n, k), np.arange(n)
         if not self._any.any():
             return out, {}, self._about("none match")
-        if exact or self._scan_costs(n) <= self._fetch_costs(self._depth) or self._depth > _DEEPEST:
+        scan = exact or self._depth > _DEEPEST or self._scan_costs(n) <= self._search  # before anything is routed
+        if scan or self._scan_costs(n) <= self._fetch_costs(self._depth):
             out.put(everything, self._scan(everything))
             return out, self._tables, self._about("exact scan")
         left = everything
@@ -219,10 +220,18 @@ class FilteredSearch:
             return self._k
         return math.ceil((self._k + 2.0 * math.sqrt(self._k) + 2.0) / share)
 
-    def _fetch_costs(self, depth: int) -> float:
+    @property
+    def _search(self) -> float:
+        """Microseconds of CPU of a search of one partition, as the profile has measured the setting, or its best one."""
         profile = self._searcher.profile
-        search = _SEARCH if profile is None else profile.best.microseconds
-        return _EFFORT * search + _NEIGHBOR * depth
+        if profile is None:
+            return _SEARCH
+        point = next((each for each in profile.curve if each.setting == self._given), profile.best)
+        return point.microseconds / max(point.probes, 1.0)
+
+    def _fetch_costs(self, depth: int) -> float:
+        asked = float(self._asked.sum()) / len(self._asked)
+        return asked * (_EFFORT * self._search + _NEIGHBOR * depth)
 
     def _fetch(self, which: np.ndarray) -> tuple[_Found, np.ndarray]:
         """The k nearest that over-fetch finds; bool[n], the queries that it finds enough for."""
@@ -267,9 +276,9 @@ class FilteredSearch:
 def _deepened(setting: SearchSetting) -> SearchSetting:
     """The setting for neighbors that lie deeper than those it was measured with."""
     return SearchSetting(
-        None if setting.probes is None else setting.probes * _EFFORT,
+        None if setting.probes is None else math.ceil(setting.probes * _EFFORT),
         None if setting.margin is None else setting.margin * _WIDER,
-        {name: value * _EFFORT for name, value in setting.backend.items()},
+        {name: math.ceil(value * _EFFORT) for name, value in setting.backend.items()},
     )
 
 

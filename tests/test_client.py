@@ -179,7 +179,7 @@ def test_a_call_is_answered_by_one_release(
         (lambda client: client.lookup(QUERIES, 0), QueryError, "k: "),
         (lambda client: client.lookup(QUERIES, 10**6), QueryError, "k: 1000000 is above 1000"),
         (lambda client: client.lookup(QUERIES, target_recall=0.9), QueryError, "no search profile"),
-        (lambda client: client.lookup(QUERIES, release="nope"), NotFoundError, "no release 'nope'"),
+        (lambda client: client.lookup(QUERIES, release="nope"), NotFoundError, "'nope'"),
         (lambda client: client.match(QUERIES, "loose"), QueryError, "no cutpoint 'loose'"),
         (lambda client: client.items(["nobody"]), NotFoundError, "id 'nobody' is not in release"),
         (lambda client: client.picture("i1"), IncompatibleError, "no pictures"),

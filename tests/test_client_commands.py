@@ -83,7 +83,7 @@ def test_the_same_is_printed(root: Path, capsys: pytest.CaptureFixture[str], arg
         (["lookup", "--id", "i3", "--filter", "[1]"], 1, "filter"),
         (["lookup", "--id", "i3", "--filter", '{"colour": 1}'], 1, "colour"),
         (["lookup", "--id", "nobody"], 1, "id 'nobody' is not in release"),
-        (["lookup", "--id", "i3", "--release", "nope"], 1, "no release 'nope'"),
+        (["lookup", "--id", "i3", "--release", "nope"], 1, "'nope'"),
         (["match", "--id", "i3", "--cutpoint", "loose"], 1, "there are: optimal, tight"),
         (["lookup", "--vectors", "other.npy"], 1, f"queries have dim {DIM + 1}"),
         (["lookup", "--vectors", "missing.npy"], 1, "NumPy cannot read it"),

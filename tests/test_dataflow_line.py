@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import yaml
 from conftest import clustered
 from test_dataflow import cloud as cloud
@@ -28,6 +29,7 @@ def write(folder: Path, vectors: np.ndarray, labels: np.ndarray) -> None:
     pq.write_table(pa.table(columns), folder / "part.parquet", row_group_size=400)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_line_and_a_reindex_run_on_dataflow(cloud, tmp_path, capsys):
     bucket = tmp_path / "storage" / "a-bucket"
     vectors, labels = clustered(800, dim=8)

@@ -24,6 +24,8 @@ from simpipe.embeddings import EmbeddingsInfo
 from simpipe.job import Spread
 from simpipe.query_answers import AnswerTable
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SOURCE = Path(__file__).parent.parent / "simpipe"
 ITEMS, BAD, OTHER = 600, 7, 40
 

@@ -9,7 +9,7 @@ import time
 import traceback
 from typing import Any
 
-from simpipe import files, tags
+from simpipe import files, releases
 from simpipe.config.serve import ServeConfig
 from simpipe.errors import QueryError, ReleaseError, SimpipeError
 from simpipe.pointer import Pointer, read_pointer
@@ -292,5 +292,5 @@ class ProcessEngine:
 
 
 def _resolve(root: str, release: str) -> str:
-    """The id that a name stands for."""
-    return tags.resolve(files.located(root), release)
+    """The id of the finished release that a name stands for; before a process is started for it."""
+    return releases.find(files.located(root), release)[0].name

@@ -155,9 +155,9 @@ async def _first(*tasks: asyncio.Task[Any] | None) -> None:
 
 
 async def _start(engine: Engine, pictures: Pictures | None) -> None:
-    await engine.start()
     if pictures is not None:
-        await pictures.start()
+        await pictures.start()  # at once: the encoder is loaded while the release is opened
+    await engine.start()
 
 
 def _config(app: Any, settings: ServeConfig) -> uvicorn.Config:

@@ -19,6 +19,7 @@ from simpipe.ids import hash_ids
 ROWS_FILE = "rows.arrow"
 ROW_BITS = np.int64(32)
 ROW_MASK = np.int64((1 << 32) - 1)
+_FEW_IDS = 128  # ids of a partition up to which Arrow's calls cost more than their work
 _MOST_NAMES = 1 << 16  # labels kept as Python objects; beyond, they are as rare as ids
 
 
@@ -68,7 +69,24 @@ class Rows:
 
     def take_ids(self, rows: np.ndarray) -> np.ndarray:
         """object[m], of rows int64[m]."""
+        if len(rows) <= _FEW_IDS:
+            return self._few_ids(rows)
         return self.ids.take(pa.array(rows)).to_numpy(zero_copy_only=False)
+
+    @cached_property
+    def _bytes(self) -> tuple[np.ndarray, memoryview]:
+        """Offsets int64[n + 1] of ids, and their bytes."""
+        offsets, data = self.ids.buffers()[1:]
+        starts = np.frombuffer(offsets, np.int64, len(self.ids) + 1, 8 * self.ids.offset)
+        return starts, memoryview(data if data is not None else b"")
+
+    def _few_ids(self, rows: np.ndarray) -> np.ndarray:
+        """`take_ids` without Arrow, whose call costs more than some ids."""
+        starts, data = self._bytes
+        out = np.empty(len(rows), object)
+        spans = zip(starts[rows].tolist(), starts[rows + 1].tolist(), strict=True)
+        out[:] = [str(data[first:last], "utf-8") for first, last in spans]
+        return out
 
     def take_labels(self, rows: np.ndarray) -> np.ndarray:
         """object[m], str or None, of rows int64[m]."""
@@ -144,9 +162,11 @@ def names_of(tables: Mapping[int, Rows], place: np.ndarray) -> tuple[np.ndarray,
     spans = list(_spans(tables, there))
     ids, labels = np.empty(len(flat), object), np.empty(len(flat), object)
     if spans:
-        # One conversion to Python objects for all partitions.
-        found = pa.concat_arrays([table.ids.take(pa.array(there[span] & ROW_MASK)) for table, span in spans])
-        ids[order] = found.to_numpy(zero_copy_only=False)
+        if len(there) <= _FEW_IDS * len(spans):
+            ids[order] = np.concatenate([table.take_ids(there[span] & ROW_MASK) for table, span in spans])
+        else:  # one conversion to Python objects for all partitions
+            found = pa.concat_arrays([table.ids.take(pa.array(there[span] & ROW_MASK)) for table, span in spans])
+            ids[order] = found.to_numpy(zero_copy_only=False)
         labels[order] = np.concatenate([table.take_labels(there[span] & ROW_MASK) for table, span in spans])
     return ids.reshape(place.shape), labels.reshape(place.shape)
 

@@ -31,6 +31,7 @@ _READ = 1 << 20
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _YOUNG = 20_000  # objects until the collector looks: answers make many that live for milliseconds
 _FEW = 16  # neighbors up to which a query counts once
+_MUCH = 1024  # queries that wait from which on a second thread takes some
 _TRIM_AFTER = 0.5  # seconds without a job until freed memory goes back
 
 
@@ -42,27 +43,30 @@ class _Waiting:
 
 
 class _Inbox:
-    """Jobs that wait. One thread puts, one takes."""
+    """Jobs that wait. One thread puts, several take."""
 
     def __init__(self) -> None:
         self._jobs: deque[_Waiting] = deque()
+        self._queries = 0
         self._news = threading.Condition()
         self._ended = False
 
     def put(self, jobs: list[_Waiting]) -> None:
         with self._news:
             self._jobs.extend(jobs)
-            self._news.notify()
+            self._queries += sum(_weight(each.job) for each in jobs)
+            self._news.notify_all()
 
     def end(self) -> None:
         with self._news:
             self._ended = True
-            self._news.notify()
+            self._news.notify_all()
 
-    def take(self, queries: int, timeout: float | None) -> list[_Waiting] | None:
-        """What waits, up to so many queries (one job in any case); empty after `timeout` seconds, None at the end."""
+    def take(self, queries: int, timeout: float | None, least: int = 1) -> list[_Waiting] | None:
+        """What waits, up to so many queries (one job in any case), once `least` wait; empty after `timeout` seconds, None at the
+        end."""
         with self._news:
-            if not self._news.wait_for(lambda: self._jobs or self._ended, timeout):
+            if not self._news.wait_for(lambda: self._queries >= least or self._ended, timeout):
                 return []
             if not self._jobs:
                 return None
@@ -71,11 +75,12 @@ class _Inbox:
             while self._jobs and count + _weight(self._jobs[0].job) <= queries:
                 taken.append(self._jobs.popleft())
                 count += _weight(taken[-1].job)
+            self._queries -= count
             return taken
 
 
 def _weight(job: Job) -> int:
-    """Its queries; those that ask for many neighbors count several times, since answers take most of the memory."""
+    """Its queries (1 at least); those that ask for many neighbors count several times: answers take most of the memory."""
     return job.queries * max(1, job.k // _FEW)
 
 
@@ -132,17 +137,21 @@ class _Lane:
 
     Args:
       link: to the server. lock: of who sends. searcher: that is asked. batch: queries that are searched together, at most.
+      helped: another lane whose inbox it shares, and takes from only where much waits.
     """
 
-    def __init__(self, link: socket.socket, lock: threading.Lock, searcher: Searcher, batch: int) -> None:
-        self.inbox = _Inbox()
+    def __init__(
+        self, link: socket.socket, lock: threading.Lock, searcher: Searcher, batch: int, *, helped: _Lane | None = None
+    ) -> None:
+        self.inbox = _Inbox() if helped is None else helped.inbox
         self._link, self._lock, self._searcher, self._batch = link, lock, searcher, batch
+        self._least = 1 if helped is None else _MUCH
         self._told = searcher.cached_bytes
 
     def run(self) -> None:
         """Answers until the pipe ends."""
         dirty = False
-        while (waiting := self.inbox.take(self._batch, _TRIM_AFTER if dirty else None)) is not None:
+        while (waiting := self.inbox.take(self._batch, _TRIM_AFTER if dirty else None, self._least)) is not None:
             if waiting:
                 self._answer(waiting)
             else:
@@ -165,11 +174,15 @@ class _Lane:
 
 
 def _serve(link: socket.socket, searcher: Searcher, batch: int) -> None:
-    """Two lanes: what reads whole columns or partitions does not keep quick jobs waiting."""
+    """Two lanes: what reads whole columns or partitions does not keep quick jobs waiting.
+
+    A third one helps with large blocks: while one is routed or written as JSON, which takes one processor, the other is searched.
+    """
     lock = threading.Lock()
     quick, slow = _Lane(link, lock, searcher, batch), _Lane(link, lock, searcher, batch)
     threading.Thread(target=_receive, args=(link, quick.inbox, slow.inbox), daemon=True).start()
-    threading.Thread(target=slow.run, daemon=True).start()
+    for lane in (slow, _Lane(link, lock, searcher, batch, helped=quick)):
+        threading.Thread(target=lane.run, daemon=True).start()
     quick.run()
 
 

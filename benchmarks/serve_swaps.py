@@ -16,6 +16,7 @@ labels and the distance of each neighbor's vector must be those of the release t
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import subprocess
@@ -38,7 +39,7 @@ from simpipe.pointer import read_pointer
 
 BAR = 2.0
 _AFTER = 2.0  # seconds after the first new answer that still count as the swap: the old release ends
-_QUIET = 4.0  # seconds between the end of a swap and the next move
+_QUIET = 3.0  # seconds between the end of a swap and the next move
 _MOST = 60.0  # seconds that a swap may take
 _OTHER = 10_000  # added to the second release's labels
 
@@ -50,7 +51,7 @@ def two_releases(scratch: Path, n: int) -> tuple[Path, list[str]]:
     first = read_pointer(root)
     assert first is not None
     if first.previous is not None:
-        return root, [first.previous, first.release]
+        return root, sorted([first.previous, first.release])  # by the time when they were made
     vectors, labels = folder / "vectors-reversed.npy", folder / "labels-reversed.npy"
     np.save(vectors, np.load(folder / "vectors.npy", mmap_mode="r")[::-1])
     np.save(labels, np.load(folder / "labels.npy")[::-1].astype(np.int32) + _OTHER)
@@ -86,13 +87,14 @@ def moved(verb: str, root: Path) -> None:
 
 def swapped(port: int, release: str) -> float:
     """When the server says that a release answers."""
-    import httpx
-
     end = time.monotonic() + _MOST
+    asking = http.client.HTTPConnection("127.0.0.1", port, timeout=10)  # cheap: what it takes counts as the swap's
     while time.monotonic() < end:
-        if httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=10).json().get("release") == release:
+        asking.request("GET", "/readyz")
+        if json.loads(asking.getresponse().read()).get("release") == release:
+            asking.close()
             return time.monotonic()
-        time.sleep(0.1)
+        time.sleep(0.25)
     raise SystemExit(f"{release} does not answer after {_MOST:g} s")
 
 

@@ -14,8 +14,8 @@ demo: $(READY)  ## real digits become a published, calibrated index that answers
 test: $(READY)  ## the test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-nightly: $(READY)  ## longer: ten times as many sequences of changes, re-indexes, rollbacks, prunes and kills
-	SIMPIPE_NIGHTLY=1 $(BIN)/python -m pytest tests/test_reindex_model.py
+nightly: $(READY)  ## longer: ten times as many sequences of changes, re-indexes, rollbacks, prunes and kills, and damages
+	SIMPIPE_NIGHTLY=1 $(BIN)/python -m pytest tests/test_reindex_model.py tests/test_fsck_fuzz.py
 
 lint: $(READY)  ## ruff and pyright
 	$(BIN)/ruff check .

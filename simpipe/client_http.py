@@ -104,7 +104,7 @@ class Http:
     def _json(self, answer: httpx.Response) -> dict[str, Any]:
         try:
             found = orjson.loads(answer.content)
-        except orjson.JSONDecodeError:
+        except orjson.JSONDecodeError:  # another server, or a proxy's page
             found = None
         if not isinstance(found, dict):
             raise self._stranger(answer)
@@ -115,7 +115,7 @@ class Http:
         try:
             about = orjson.loads(answer.content)["error"]
             code, message, cure = str(about["code"]), str(about["message"]), str(about["cure"])
-        except (orjson.JSONDecodeError, KeyError, TypeError):
+        except (orjson.JSONDecodeError, KeyError, TypeError):  # a proxy's page: its status has to do
             kind = _BY_STATUS.get(answer.status_code)
             return self._stranger(answer) if kind in (None, NotFoundError) else kind(*self._stranger(answer).args)
         if answer.status_code == TOO_LARGE:
@@ -137,9 +137,9 @@ def _retry_after(answer: httpx.Response) -> float | None:
     text = answer.headers.get("retry-after", "")
     try:
         return max(float(text), 0.0)
-    except ValueError:
+    except ValueError:  # a date, then
         pass
     try:
         return max(email.utils.parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # nothing, or what nobody can read
         return None

@@ -41,7 +41,7 @@ def ask_in_pieces(
     def ask(first: int, stop: int) -> list[Piece[Value]]:
         try:
             answer = post(first, stop)
-        except TooLargeError:
+        except TooLargeError:  # this server takes less: half of it again
             if stop - first < 2:
                 raise
             middle = (first + stop) // 2

@@ -58,7 +58,7 @@ def _json(path: Path) -> dict[str, Any]:
     """What a file holds; nothing where it is gone or damaged."""
     try:
         data = files.read_json(path)
-    except (SimpipeError, OSError):
+    except (SimpipeError, OSError):  # pruned, or never made: then there are no pictures
         return {}
     return data if isinstance(data, dict) else {}
 

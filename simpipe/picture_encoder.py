@@ -104,7 +104,7 @@ def read_picture(
                     f"{name}: has {opened.width} x {opened.height} pixels, at most {pixels:,} are taken", "make it smaller"
                 )
             image = np.asarray(opened.convert("L" if channels == 1 else "RGB"), np.uint8)
-    except QueryError:
+    except QueryError:  # too many pixels, or no PNG or JPEG: said already
         raise
     except Exception as error:  # PIL's decoders raise many kinds: OSError, SyntaxError, struct.error, DecompressionBombError
         text = str(error) if "BytesIO" not in str(error) else "no known image format"

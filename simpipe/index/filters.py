@@ -148,7 +148,7 @@ def microseconds(text: str, kind: Kind) -> int | None:
         if kind == "date":
             return (date.fromisoformat(text) - _EPOCH.date()) // _MICROSECOND
         found = datetime.fromisoformat(text)
-    except ValueError:
+    except ValueError:  # the caller says what is wrong, and where
         return None
     return ((found if found.tzinfo is not None else found.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
 

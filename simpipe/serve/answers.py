@@ -61,7 +61,7 @@ def _together(searcher: Searcher, jobs: list[Job]) -> list[Answer]:
     """Answers to jobs that are searched together."""
     try:
         return _found(searcher, jobs)
-    except Exception as error:
+    except Exception as error:  # of any kind: one job's fault must not be another's
         if len(jobs) == 1:
             return [Answer(None, error)]
         wrong = [_wrong(searcher, job, error) for job in jobs]

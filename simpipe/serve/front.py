@@ -69,9 +69,9 @@ class Front:
                 body = await hot(scope, receive, seen)
                 await answer(_start(200, len(body)))
                 await send({"type": "http.response.body", "body": body})
-        except GoneError:
+        except GoneError:  # nobody is there to be answered
             status = GONE
-        except Exception as error:
+        except Exception as error:  # whatever it is, it becomes an answer
             refused = refusal(error)
             seen.error = refused.code
             if refused.status >= 500 and refused.code == "internal":

@@ -84,7 +84,7 @@ class Link(asyncio.Protocol):
             starting = asyncio.ensure_future(asyncio.to_thread(_start, self.opening, batch, slowly))
             try:
                 self._process, ours = await asyncio.shield(starting)
-            except asyncio.CancelledError:
+            except asyncio.CancelledError:  # the thread goes on: a process that it starts has to be ended
                 self._process, ours = await starting
                 ours.close()
                 raise
@@ -94,7 +94,7 @@ class Link(asyncio.Protocol):
                 if slowly:
                     self._signal(signal.SIGCONT)
             self._opened.result()
-        except BaseException:
+        except BaseException:  # cancelled as well: nobody else would end the process
             self._signal(signal.SIGCONT)
             await self.close()
             raise

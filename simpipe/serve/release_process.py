@@ -99,7 +99,7 @@ def main(link: socket.socket, opening: Opening, batch: int, slowly: bool) -> Non
         except SimpipeError as error:
             link.sendall(frame({"error": error_of(error)}))
             return
-        except Exception as error:
+        except Exception as error:  # a library's: the server is told, and goes on with what answers
             traceback.print_exc()
             said = {"kind": "ReleaseError", "message": f"release {opening.release}: {type(error).__name__}: {error}", "cure": ""}
             link.sendall(frame({"error": said}))
@@ -110,7 +110,7 @@ def main(link: socket.socket, opening: Opening, batch: int, slowly: bool) -> Non
         _serve(link, searcher, batch)
     except (BrokenPipeError, ConnectionResetError):
         pass  # the server has gone
-    except Exception:
+    except Exception:  # a fault of ours: the server sees the pipe end, and starts another process
         traceback.print_exc()
     finally:
         sys.stderr.flush()

@@ -29,7 +29,12 @@ def export_root(root: str, config: Config | None, options: argparse.Namespace, b
     folder, info = export.run(root, options.out, options.to, release=options.release, config=config, beam_args=beam_args)
     size = sum(file.size for file in info.files)
     said = f"{info.items:,} items of {info.release} for {info.kind}: {len(info.files):,} files, {size / 1e6:,.1f} MB in {folder}"
-    recording.note(release=info.release, items=info.items, message=said, facts={"to": info.kind, "out": str(folder), "files": len(info.files), "bytes": size})
+    recording.note(
+        release=info.release,
+        items=info.items,
+        message=said,
+        facts={"to": info.kind, "out": str(folder), "files": len(info.files), "bytes": size},
+    )
     if options.json:
         print(json.dumps({"out": str(folder), **info.model_dump(mode="json")}, indent=2, ensure_ascii=False))
     for line in _lines(said, folder, info):

@@ -28,7 +28,7 @@ from benchmarks.served import Served, serving
 
 BAR_MEMORY = 1.10
 _CONNECTIONS, _WARM = 8, 500
-_REST = 3.0  # seconds until memory is looked at
+_REST = 8.0  # seconds until memory is looked at
 _KEPT = 20  # odd answers that are shown
 _NUMBERS = (0, -1, 1, 2**31, 2**63, 2**64, 10**30, 10**400, 1e-400, -1e308, 1e39, 0.1, -0.0)
 _TEXTS = (

@@ -22,6 +22,7 @@ from simpipe.index.searcher import Searcher
 from simpipe.serve.answers import Answer, answer
 from simpipe.serve.errors import DeadlineError
 from simpipe.serve.frames import Frames, frame, job_of
+from simpipe.serve.freed import give_back
 from simpipe.serve.jobs import Job
 from simpipe.serve.opening import Opening, open_whole
 from simpipe.serve.pacing import stopping_itself
@@ -216,5 +217,4 @@ def _give_back() -> None:
     import pyarrow as pa
 
     pa.default_memory_pool().release_unused()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()

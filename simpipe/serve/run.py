@@ -16,12 +16,14 @@ from simpipe.config.serve import ServeConfig
 from simpipe.errors import ConfigError, SimpipeError
 from simpipe.serve.access_log import AccessLog
 from simpipe.serve.app import make_app
+from simpipe.serve.freed import give_back
 from simpipe.serve.jobs import Engine, Pictures
 from simpipe.serve.metrics import Metrics
 from simpipe.serve.protocol import LimitedProtocol, limited
 
 _GRACE = 5.0  # seconds beyond the longest answer until connections are cut
 _KEEP_ALIVE = 75  # seconds that a connection may be silent between requests
+_TRIM = 5  # seconds between looks whether memory can be given back
 _TICKS = 10  # of uvicorn's loop, a second
 
 
@@ -31,6 +33,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, every_second: Callable[[], None]) -> None:
         super().__init__(config)
         self._every_second = every_second
+        self._requests = 0  # when memory was last given back
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:  # type: ignore[override]  # as the base class, a generator
@@ -43,6 +46,10 @@ class _Server(uvicorn.Server):
                 if isinstance(connection, LimitedProtocol):
                     connection.sweep(now)
             self._every_second()
+        state = self.server_state
+        if counter % (_TRIM * _TICKS) == 0 and not state.tasks and state.total_requests != self._requests:
+            self._requests = state.total_requests
+            give_back()
         return await super().on_tick(counter)
 
 

@@ -50,7 +50,7 @@ def digits(root: Path | str) -> dict[str, Any]:
 
 
 def faulty(fake: FakeGcs) -> None:
-    fake.fail_share, fake.cut_share = 0.02, 0.01
+    fake.fail_share, fake.cut_share = 0.02, 0.05  # of some hundred requests and bodies
 
 
 def faults_were_met(fake: FakeGcs) -> None:

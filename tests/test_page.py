@@ -15,6 +15,7 @@ from page_server import ITEM, Watched, about, asked, browser, browser_path, make
 
 from simpipe import releases
 
+# A browser is a program that pip does not install; CI installs one. What the page asks for is tested over HTTP without it.
 pytestmark = pytest.mark.skipif(
     browser_path() is None, reason="no chromium or google-chrome is installed: the page is not driven"
 )

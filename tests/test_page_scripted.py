@@ -15,6 +15,7 @@ from simpipe.serve.page_files import POLICY, page_files
 
 URL = "http://page.test"
 HOSTILE = '<img src=x onerror="document.title=1">'
+# A browser is a program that pip does not install; CI installs one. What the page asks for is tested over HTTP without it.
 needs_browser = pytest.mark.skipif(
     browser_path() is None, reason="no chromium or google-chrome is installed: the page is not driven"
 )
